@@ -1,0 +1,39 @@
+# `make repro`: environment, pipeline, summary.  `make test`: environment, test suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The stages call `python` and `dvc` as they find them: let them find the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test check real-chips requirements clean-env
+
+repro: $(BIN)/.installed
+	dvc repro
+	python -m biomassters summary
+
+test: $(BIN)/.installed
+	python -m pytest
+
+check: $(BIN)/.installed
+	ruff check .
+	ruff format --check .
+	mypy
+
+real-chips: $(BIN)/.installed
+	python -m pytest -s tests/test_real_chips.py --real-chips-out work/real-chips
+
+# Exact pins for Python 3.11-3.13 from pyproject.toml.
+requirements: $(BIN)/.installed
+	uv pip compile pyproject.toml --extra dev --constraints constraints.txt --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+		--output-file requirements.txt
+
+# uv, because it installs torch in seconds, and looks at no wheels that pip was configured for.
+$(BIN)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: expected Python 3.11-3.13, got $$($(PYTHON) --version); run make PYTHON=python3.12, say"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@

@@ -1,0 +1,38 @@
+"""Stage `band_statistics`: what the train chips' values are, and what normalises the inputs."""
+
+import csv
+from pathlib import Path
+
+from biomassters.band_counting import count_pixels, summarise_counts
+from biomassters.chips import ChipStore
+from biomassters.doors import run_door
+from biomassters.params.reading import read_params
+from biomassters.params.section import Section
+from biomassters.params.statistics import StatisticsParams
+from biomassters.statistics import write_statistics
+
+HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
+
+
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    statistics: StatisticsParams
+
+
+def main() -> None:
+    """Count all pixels of the train chips; write their statistics and histograms."""
+    params = read_params(Params)
+    counts = count_pixels(ChipStore.open(Path("chips/train.zarr")))
+    write_statistics(Path("statistics.json"), summarise_counts(counts, params.statistics.source))
+    HISTOGRAMS.parent.mkdir(parents=True, exist_ok=True)
+    with HISTOGRAMS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["band", "value", "share"])
+        for name, histogram in counts.histograms().items():
+            for value, share in histogram.share_by_bin():
+                writer.writerow([name, f"{value:.6g}", f"{share:.6g}"])
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,53 @@
+"""The sensors, bands, units, nodata values and months of a BioMassters chip.
+
+Knows what the numbers of a chip mean; knows nothing of files, stores or tensors.
+
+Source: the competition's data description (DrivenData, The BioMassters), and the two real chips.
+"""
+
+from typing import Final
+
+MONTHS: Final = (
+    "September",
+    "October",
+    "November",
+    "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+)
+N_MONTHS: Final = len(MONTHS)
+
+S1_BANDS: Final = ("VV ascending", "VH ascending", "VV descending", "VH descending")
+"""Backscatter of Sentinel-1, dB."""
+
+S2_BANDS: Final = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12", "CLP")
+"""Reflectance of Sentinel-2 (DN, 10,000 = 1) and, last, the cloud probability (0-100)."""
+
+BANDS: Final = S1_BANDS + S2_BANDS
+"""The model's input bands, in the winner's order."""
+
+N_S1: Final = len(S1_BANDS)
+N_S2: Final = len(S2_BANDS)
+N_BANDS: Final = len(BANDS)
+CLP: Final = S2_BANDS.index("CLP")
+"""Index of the cloud probability among the bands of S2."""
+
+PIXEL_SIZE_M: Final = 10
+
+S1_NODATA_DB: Final = -9999.0
+"""Nodata of the S1 files. A whole orbit of a month is often absent."""
+
+CLP_NODATA: Final = 255
+"""Nodata of the cloud probability."""
+
+S1_STORED_NODATA: Final = -32768
+"""Nodata of S1 in a chip store."""
+
+S1_STORED_SCALE_DB: Final = 0.01
+"""One unit of S1 in a chip store, dB."""

@@ -1,0 +1,107 @@
+"""From a chip store to batches of stored integers, in an order that only seed and epoch decide."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from biomassters.chips import ChipStore
+
+
+class Batch(NamedTuple):
+    """Chips as stored.
+
+    Attributes:
+        index: Positions in the store, (B,).
+        s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB.
+        s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16.
+        s2_present: (B, T) bool; False = absent month.
+        target: AGBM, (B, H, W), float32, t/ha; NaN = no target.
+    """
+
+    index: Tensor
+    s1: Tensor
+    s2: Tensor
+    s2_present: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device, without waiting where the memory is pinned."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class EpochOrder(Sampler[list[int]]):
+    """Batches of store positions, drawn anew each epoch from (seed, epoch) alone.
+
+    A batch that is not full is dropped (batch normalisation would weigh its chips more), unless
+    it is the only one.
+    """
+
+    def __init__(self, indices: Sequence[int], batch_size: int, seed: int) -> None:
+        self.indices = np.asarray(indices)
+        self.batch_size = min(batch_size, len(indices))
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.indices) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        order = random.permutation(self.indices)
+        for batch in range(len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+class StoreOrder(Sampler[list[int]]):
+    """Batches of store positions, each once, as given."""
+
+    def __init__(self, indices: Sequence[int], batch_size: int) -> None:
+        self.indices = list(indices)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(0, len(self.indices), self.batch_size):
+            yield self.indices[first : first + self.batch_size]
+
+
+class _StoredChips(Dataset[tuple[Any, ...]]):
+    def __init__(self, store: ChipStore) -> None:
+        self.store = store
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        chip = self.store.read_chip(index)
+        size = self.store.chip_size
+        target = np.full((size, size), np.nan, np.float32) if chip.agbm is None else chip.agbm
+        return index, chip.s1, chip.s2, chip.s2_present, target
+
+
+def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Batch]":
+    """Read batches in worker processes, as many as this machine has cores to spare.
+
+    The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
+    """
+    default = min(len(os.sched_getaffinity(0)) - 1, 8)
+    workers = int(os.environ.get("BIOMASSTERS_WORKERS", default))
+    return DataLoader(
+        _StoredChips(store),
+        batch_sampler=order,
+        collate_fn=_collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _collate(chips: list[tuple[Any, ...]]) -> Batch:
+    columns = [np.stack(column) for column in zip(*chips, strict=True)]
+    return Batch(*map(torch.from_numpy, columns))
+
+

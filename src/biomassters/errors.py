@@ -1,0 +1,33 @@
+"""The errors that a user can cause.
+
+Each message is one line: *expected X, got Y, at WHERE; do Z*, where WHERE is a chip id, a path or
+a key of params.yaml. A door prints it without a traceback and exits with code 1.
+"""
+
+
+class BiomasstersError(Exception):
+    """Any condition that the user, not the programmer, can mend."""
+
+
+class ParamsError(BiomasstersError):
+    """params.yaml does not follow its schema."""
+
+
+class CatalogueError(BiomasstersError):
+    """A catalogue contradicts itself or the official layout."""
+
+
+class ChipDataError(BiomasstersError):
+    """A chip's file is missing, fails its verification or is not what its name says."""
+
+
+class StoreError(BiomasstersError):
+    """A chip store is missing, incomplete or of another format."""
+
+
+class ModelError(BiomasstersError):
+    """Weights or a backbone cannot be used as asked."""
+
+
+class TrainingError(BiomasstersError):
+    """Training cannot go on."""

@@ -1,0 +1,126 @@
+"""From stored integers to the model's inputs: scaled bands, with 0 wherever there is no data.
+
+Knows how each kind of normalisation uses the statistics; knows nothing of how these are computed.
+
+Source: the winner's normalised tensor of a real chip, from which it follows that backscatter is not
+clipped, that the cloud probability is divided by 255 as any band is by its maximum, and that nodata
+is 0 after normalisation. That chip has no pixel without a cloud probability (255): to be 0 there is
+this project's choice, in line with all other nodata.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from biomassters.bands import (
+    BANDS,
+    CLP,
+    CLP_NODATA,
+    N_BANDS,
+    N_S1,
+    S1_STORED_NODATA,
+    S1_STORED_SCALE_DB,
+)
+from biomassters.errors import ModelError
+
+NormalisationName = Literal["minmax", "zscore", "percentile"]
+
+
+class BandStatistics(Protocol):
+    """Statistics by band, in the order of `bands.BANDS`: dB, DN and percent; None = not known."""
+
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    standard_deviation: tuple[float, ...] | None
+    p1: tuple[float, ...] | None
+    p99: tuple[float, ...] | None
+
+
+class BandNormalisation(nn.Module):
+    """Scale each band as (value - offset) * scale.
+
+    Attributes:
+        offset: (15,), dB, DN or percent.
+        scale: (15,), per dB, DN or percent; 0 where a band has no spread, so that it is 0.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, *, offset: Sequence[float], scale: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    @classmethod
+    def from_statistics(
+        cls, name: NormalisationName, statistics: BandStatistics
+    ) -> "BandNormalisation":
+        """Build a normalisation by name.
+
+        Args:
+            name: `minmax` to 0...1, `zscore` to mean 0 and standard deviation 1, `percentile` from
+                the 1st...99th percentile to 0...1; nothing is clipped.
+            statistics: By band; only what the name needs must be known.
+
+        Raises:
+            ModelError: What the name needs is not known, or not of every band.
+        """
+        if name == "zscore":
+            offset = _need(statistics.mean, name, "mean")
+            spread = _need(statistics.standard_deviation, name, "standard_deviation")
+        elif name == "percentile":
+            offset = _need(statistics.p1, name, "p1")
+            spread = _subtract(_need(statistics.p99, name, "p99"), offset)
+        else:
+            offset = _need(statistics.minimum, name, "minimum")
+            spread = _subtract(_need(statistics.maximum, name, "maximum"), offset)
+        return cls(offset=offset, scale=[1 / width if width > 0 else 0.0 for width in spread])
+
+    def forward(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:
+        """Return the model's input, (B, T, 15, H, W) float32; 0 in nodata and absent months.
+
+        Args:
+            s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB; -32768 = nodata.
+            s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16. A cloud probability of
+                255 is nodata; where all other bands are 0 as well, the whole pixel is.
+            s2_present: (B, T) bool; False = absent month.
+        """
+        offset, scale = self.offset[:, None, None], self.scale[:, None, None]
+        backscatter = s1.to(torch.float32)
+        has_backscatter = backscatter != S1_STORED_NODATA
+        backscatter = (backscatter * S1_STORED_SCALE_DB - offset[:N_S1]) * scale[:N_S1]
+        optical = s2.to(torch.float32)  # first of all: a GPU can do little else with uint16
+        has_optical = _find_optical_data(optical) & s2_present[:, :, None, None, None]
+        optical = (optical - offset[N_S1:]) * scale[N_S1:]
+        return torch.cat(
+            [
+                torch.where(has_backscatter, backscatter, 0.0),
+                torch.where(has_optical, optical, 0.0),
+            ],
+            dim=2,
+        )
+
+
+def _find_optical_data(optical: Tensor) -> Tensor:
+    has_clouds = optical[:, :, CLP:] != CLP_NODATA
+    has_reflectance = has_clouds | (optical[:, :, :CLP].amax(dim=2, keepdim=True) > 0)
+    return torch.cat([has_reflectance.expand(-1, -1, CLP, -1, -1), has_clouds], dim=2)
+
+
+def _need(values: Sequence[float] | None, name: str, statistic: str) -> list[float]:
+    n_values = 0 if values is None else len(values)
+    if values is None or n_values != N_BANDS:
+        raise ModelError(
+            f"expected the {statistic} of {N_BANDS} bands ({BANDS[0]} ... {BANDS[-1]}) for the"
+            f" normalisation {name}, got {n_values}, at model.normalisation; choose minmax or"
+            " set statistics.source to computed"
+        )
+    return list(values)
+
+
+def _subtract(upper: Sequence[float], lower: Sequence[float]) -> list[float]:
+    return [high - low for high, low in zip(upper, lower, strict=True)]

@@ -1,0 +1,63 @@
+"""The whole of params.yaml, for checking it before any work starts."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from biomassters.params.data import DataParams
+from biomassters.params.predict import PredictParams
+from biomassters.params.recipe import (
+    AugmentationParams,
+    FinetuneParams,
+    ModelParams,
+    OptimisationParams,
+    Positive,
+    TrainParams,
+)
+from biomassters.params.section import Section
+from biomassters.params.split import SplitParams
+from biomassters.params.statistics import StatisticsParams
+
+
+class Params(Section):
+    """params.yaml.
+
+    Attributes:
+        lr: Peak learning rate of `train`.
+        seed: Seed of everything random but the split.
+        folds: The folds that are trained, each 0...split.n_folds - 1.
+    """
+
+    lr: Positive
+    seed: int = Field(ge=0, lt=2**32)
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    data: DataParams
+    split: SplitParams
+    statistics: StatisticsParams
+    model: ModelParams
+    augmentation: AugmentationParams
+    optimisation: OptimisationParams
+    train: TrainParams
+    finetune: FinetuneParams
+    predict: PredictParams
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "Params":
+        if len(set(self.folds)) < len(self.folds):
+            raise ValueError(f"folds: expected each fold once, got {list(self.folds)}")
+        if max(self.folds) >= self.split.n_folds:
+            raise ValueError(
+                f"folds: expected folds below split.n_folds = {self.split.n_folds},"
+                f" got {list(self.folds)}"
+            )
+        if self.finetune.fold not in self.folds:
+            raise ValueError(
+                f"finetune.fold: expected one of folds = {list(self.folds)},"
+                f" got {self.finetune.fold}"
+            )
+        if self.statistics.source == "published" and self.model.normalisation != "minmax":
+            raise ValueError(
+                "model.normalisation: expected minmax with statistics.source = published (only"
+                f" minima and maxima were published), got {self.model.normalisation}"
+            )
+        return self

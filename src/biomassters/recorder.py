@@ -1,0 +1,45 @@
+"""Curves of a training for `dvc plots` and `dvc metrics`, through DVCLive."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dvclive import Live
+
+
+class Recorder:
+    """Writes `folder`/metrics.json and `folder`/plots/metrics/**.tsv, one step an epoch.
+
+    DVC deletes the folder before a rerun, so a checkpoint carries a copy of its files, and a
+    resumed training restores them first: the curves go on where they stopped.
+    """
+
+    def __init__(self, folder: Path, files: Mapping[str, str] | None = None) -> None:
+        """Open the folder.
+
+        Args:
+            folder: Where the curves go.
+            files: The copy from a checkpoint to go on from; None starts anew.
+        """
+        self.folder = folder
+        for name, text in (files or {}).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        # Without these, DVCLive would rewrite dvc.yaml, commit experiments and leave reports.
+        self.live = Live(
+            str(folder), resume=bool(files), dvcyaml=None, save_dvc_exp=False, report=None
+        )
+
+    def record_epoch(self, values: Mapping[str, float]) -> None:
+        """Write one epoch's values."""
+        for name, value in values.items():
+            self.live.log_metric(name, value)
+        self.live.next_step()
+
+    def copy_files(self) -> dict[str, str]:
+        """Return the folder's files, for a checkpoint."""
+        return {
+            str(path.relative_to(self.folder)): path.read_text(encoding="utf-8")
+            for path in sorted(self.folder.rglob("*"))
+            if path.suffix in (".json", ".tsv")
+        }

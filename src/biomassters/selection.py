@@ -1,0 +1,92 @@
+"""Which weights a training hands over: the best by validation, the last, or an average.
+
+A keeper sees the model after each epoch; what it keeps travels in the checkpoint.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+
+class Keeper(Protocol):
+    """Chooses weights while a training runs."""
+
+    weights: Weights | None
+
+    def update(self, epoch: int, model: nn.Module, scores: Mapping[str, float]) -> None:
+        """See the model after `epoch`, with the scores of its validation, if it had one."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+
+
+class BestWeights:
+    """The weights of the epoch with the lowest score; of two that tie, the earlier."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.score = float("inf")
+        self.epoch = -1
+        self.weights: Weights | None = None
+
+    def update(self, epoch: int, model: nn.Module, scores: Mapping[str, float]) -> None:
+        """Keep the model if it scores lower than any before."""
+        if scores.get(self.metric, float("inf")) < self.score:
+            self.score, self.epoch = scores[self.metric], epoch
+            self.weights = copy_weights(model)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+
+
+class AverageWeights:
+    """The plain average over the models after the epochs from `first_epoch` on.
+
+    With the last epoch as the first, it is the last weights.
+    """
+
+    def __init__(self, first_epoch: int) -> None:
+        self.first_epoch = first_epoch
+        self.count = 0
+        self.weights: Weights | None = None
+
+    def update(self, epoch: int, model: nn.Module, scores: Mapping[str, float]) -> None:  # noqa: ARG002
+        """Add the model to the average."""
+        if epoch < self.first_epoch:
+            return
+        self.count += 1
+        new = copy_weights(model)
+        if self.weights is None:
+            self.weights = new
+            return
+        for name, mean in self.weights.items():
+            if mean.is_floating_point():
+                mean += (new[name] - mean) / self.count
+            else:
+                mean.copy_(new[name])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {"count": self.count, "weights": self.weights}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.count, self.weights = state["count"], state["weights"]
+
+
+@torch.no_grad()
+def copy_weights(model: nn.Module) -> Weights:
+    """Copy a model's weights and buffers to the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,45 @@
+"""The metrics of a finished pipeline as a short table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from biomassters.errors import BiomasstersError
+
+COLUMNS = {
+    "chip_rmse": "chip RMSE",
+    "pooled_rmse": "pooled RMSE",
+    "mae": "MAE",
+    "bias": "bias",
+    "r2": "R²",
+}
+
+
+def summarise(folder: Path) -> str:
+    """Return the table of `folder`/evaluation.json, and where its pictures are.
+
+    Raises:
+        BiomasstersError: There is no evaluation yet.
+    """
+    path = folder / "evaluation.json"
+    if not path.exists():
+        raise BiomasstersError(f"expected {path}, got none; run `dvc repro` first")
+    evaluation = json.loads(path.read_text())
+    lines = [f"{'t/ha (R² has no unit)':28}" + "".join(f"{c:>13}" for c in COLUMNS.values())]
+    sets = {"test": evaluation.get("test"), **evaluation["validation"]}
+    for name, scores in sets.items():
+        if scores is None:
+            continue
+        title = "test" if name == "test" else f"validation {name}"
+        lines.append(_format_row(f"{title}, model", scores["model"]))
+        lines.append(_format_row(f"{title}, training mean", scores["baseline"]))
+        better = 1 - scores["model"]["chip_rmse"] / scores["baseline"]["chip_rmse"]
+        lines.append(f"{'':28}the model's chip RMSE is {better:.0%} below the training mean's")
+    lines.append("")
+    lines.append(f"pictures: {folder / 'evaluation' / 'images'}; curves: dvc plots show")
+    return "\n".join(lines)
+
+
+def _format_row(title: str, scores: dict[str, Any]) -> str:
+    cells = (scores[column] for column in COLUMNS)
+    return f"{title:28}" + "".join("            -" if c is None else f"{c:13.2f}" for c in cells)

@@ -1,0 +1,106 @@
+"""Stage `evaluate`: score the test predictions and each fold's own validation, and draw them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from pydantic import NonNegativeInt
+
+from biomassters.chips import ChipStore
+from biomassters.doors import run_door
+from biomassters.evaluation import (
+    DENSITY_EDGES,
+    Scores,
+    check_predictions,
+    choose_panel_chips,
+    mean_without,
+    open_maps,
+    score_maps,
+)
+from biomassters.metrics import ErrorSums
+from biomassters.params.predict import PredictedModels
+from biomassters.params.reading import read_params
+from biomassters.params.section import Section
+from biomassters.plots import Panel, draw_density, draw_error_by_bin, draw_panels
+from biomassters.predictions import read_prediction
+from biomassters.statistics import read_statistics
+
+METRICS = Path("metrics/evaluation.json")
+FOLDER = Path("metrics/evaluation")
+PREDICTIONS = Path("predictions")
+N_PANELS = 4
+
+
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    folds: tuple[NonNegativeInt, ...]
+    predict: PredictedModels
+
+
+def main() -> None:
+    """Score and draw each set of chips that has targets."""
+    params = read_params(Params)
+    target = read_statistics(Path("statistics.json")).target
+    train, test = (ChipStore.open(Path(f"chips/{split}.zarr")) for split in ("train", "test"))
+    fold_names = [f"fold-{fold}" for fold in params.folds]
+    models = fold_names if params.predict.models == "folds" else ["final"]
+    check_predictions(PREDICTIONS, test.chip_ids, models)
+
+    (FOLDER / "images").mkdir(parents=True, exist_ok=True)
+    metrics: dict[str, object] = {"unit": "t/ha"}
+    tables = []
+    if test.has_targets:
+        scores = score_set("test", test, PREDICTIONS, lambda _: target.mean)
+        metrics["test"] = scores.summarise()
+        tables += scores.list_chips("test")
+    validation = {}
+    for fold, name in zip(params.folds, fold_names, strict=True):
+        scores = score_set(
+            name,
+            train,
+            Path("validation") / name,
+            lambda held_out: mean_without(target.mean, target.pixels, held_out),
+        )
+        validation[f"fold_{fold}"] = scores.summarise()
+        tables += scores.list_chips(name)
+    pd.DataFrame(tables).to_csv(FOLDER / "chips.csv", index=False, float_format="%.3f")
+    METRICS.write_text(json.dumps(metrics | {"validation": validation}, indent=2) + "\n")
+
+
+def score_set(
+    name: str, store: ChipStore, folder: Path, choose_baseline: Callable[[ErrorSums], float]
+) -> Scores:
+    """Score one set of chips and draw its pictures."""
+    scores = score_maps(open_maps(store, folder), choose_baseline)
+    panels = []
+    for chip_id in choose_panel_chips(scores, N_PANELS):
+        chip = store.read_chip(store.chip_ids.index(chip_id))
+        panels.append(
+            Panel(
+                chip_id=chip_id,
+                s1=chip.s1,
+                s2=chip.s2,
+                s2_present=chip.s2_present,
+                target=store.read_target(store.chip_ids.index(chip_id)),
+                prediction=read_prediction(folder, chip_id)[0],
+            )
+        )
+    summary = scores.summarise()
+    for kind, figure in (
+        ("panels", draw_panels(panels)),
+        ("density", draw_density(scores.density, DENSITY_EDGES, name)),
+        (
+            "error_by_bin",
+            draw_error_by_bin(
+                summary["model"]["rmse_by_bin"], summary["baseline"]["rmse_by_bin"], name
+            ),
+        ),
+    ):
+        figure.savefig(FOLDER / "images" / f"{kind}_{name}.png")
+    return scores
+
+
+if __name__ == "__main__":
+    run_door(main)

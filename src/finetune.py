@@ -1,0 +1,64 @@
+"""Stage `finetune`: train a fold's model on all train chips, at a lower learning rate.
+
+All chips are trained on, so no validation could tell a best epoch: the last weights are kept, or
+the average over the last quarter of the epochs.
+"""
+
+from pathlib import Path
+
+from biomassters.checkpoint import hold_checkpoints
+from biomassters.chips import ChipStore
+from biomassters.doors import run_door, scratch_folder
+from biomassters.engine import Recipe, Trainer
+from biomassters.params.reading import read_params
+from biomassters.params.recipe import AugmentationParams, FinetuneParams, OptimisationParams
+from biomassters.params.section import Section
+from biomassters.precision import place_model
+from biomassters.selection import AverageWeights
+from biomassters.stage_inputs import fingerprint_stage
+from biomassters.weights import load_model, save_weights
+
+
+class Params(Section):
+    """What this stage reads of params.yaml."""
+
+    seed: int
+    augmentation: AugmentationParams
+    optimisation: OptimisationParams
+    finetune: FinetuneParams
+
+
+def main() -> None:
+    """Finetune the fold's model that the params name."""
+    params = read_params(Params)
+    finetune = params.finetune
+    store = ChipStore.open(Path("chips/train.zarr"))
+    model = load_model(Path(f"models/folds/fold-{finetune.fold}.safetensors"))
+    averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
+    keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
+    trainer = Trainer(
+        model=place_model(model),
+        store=store,
+        indices=list(range(len(store.chip_ids))),
+        recipe=Recipe(
+            lr=finetune.lr,
+            epochs=finetune.epochs,
+            seed=params.seed,
+            optimisation=params.optimisation,
+            augmentation=params.augmentation,
+        ),
+        keeper=keeper,
+    )
+    scratch = scratch_folder(f"finetune-{fingerprint_stage('finetune')}")
+    with hold_checkpoints(scratch) as checkpoints:
+        trainer.fit(checkpoints, Path("metrics/finetune"))
+    model.load_state_dict(keeper.weights)
+    save_weights(
+        Path("models/final/final.safetensors"),
+        model,
+        {"finetuned_from": f"fold-{finetune.fold}", "weights": finetune.weights},
+    )
+
+
+if __name__ == "__main__":
+    run_door(main)

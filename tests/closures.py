@@ -1,0 +1,39 @@
+"""The modules of this project that a script imports, directly or not, read from the sources."""
+
+import ast
+from pathlib import Path
+
+SRC = Path(__file__).parents[1] / "src"
+
+
+def import_closure(script: Path) -> set[str]:
+    """Return the script and all that it imports from `src`, as paths from the repository's root."""
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative imports are not followed"
+                base = node.module or ""
+                names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            for name in names:
+                waiting += _module_files(name)
+    return {str(path.relative_to(SRC.parent)) for path in found}
+
+
+def _module_files(name: str) -> list[Path]:
+    """Return a module's file and its packages' `__init__.py`, where they are this project's."""
+    files = []
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        base = SRC.joinpath(*parts[:depth])
+        files += [path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()]
+    return files

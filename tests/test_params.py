@@ -1,0 +1,96 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from biomassters.errors import ParamsError
+from biomassters.params.predict import PredictParams
+from biomassters.params.reading import read_params
+from biomassters.params.schema import Params
+from biomassters.params.section import Section
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+
+
+def write_changed(folder: Path, key: str, value: Any) -> Path:
+    """Write the committed params with one dotted key set, or taken away where value is `...`."""
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    *parents, last = key.split(".")
+    section = document
+    for parent in parents:
+        section = section[parent]
+    if value is ...:
+        del section[last]
+    else:
+        section[last] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_preset_follows_the_schema(path: Path) -> None:
+    read_params(Params, path)
+
+
+def test_sample_preset_is_the_committed_params() -> None:
+    assert (ROOT / "presets/sample.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-05", 1e-5), ("1e-2", 0.01), ("3e-4", 3e-4)])
+def test_learning_rate_that_plain_yaml_takes_for_a_string_is_a_number(
+    tmp_path: Path, text: str, value: float
+) -> None:
+    path = tmp_path / "params.yaml"
+    committed = (ROOT / "params.yaml").read_text()
+    path.write_text(re.sub(r"^lr: \S+", f"lr: {text}", committed, flags=re.MULTILINE))
+    assert read_params(Params, path).lr == value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lr", 0, r"lr: input should be greater than 0, got 0"),
+        ("lr", float("nan"), r"lr: input should be a finite number"),
+        ("lr", "fast", r"lr: input should be a valid number.*'fast'"),
+        ("predict.tta", "fips", r"predict\.tta: input should be 'none', 'flips' or 'dihedral'"),
+        ("predict.ttta", "flips", r"predict\.ttta: unknown key"),
+        ("training", {}, r"training: unknown key"),
+        ("train.epochs", ..., r"train\.epochs: expected a value, got none"),
+        ("data.chip_size", 100, r"data\.chip_size: input should be a multiple of 32, got 100"),
+        ("augmentation.month_dropout_rate", 1.0, r"less than 1, got 1\.0"),
+        ("model.decoder_channels", [8, 8], r"model\.decoder_channels: .*at least 5"),
+        ("folds", [], r"folds: .*at least 1"),
+        ("folds", [0, 0], r"folds: expected each fold once, got \[0, 0\]"),
+        ("folds", [0, 5], r"expected folds below split\.n_folds = 5, got \[0, 5\]"),
+        ("folds", [1], r"finetune\.fold: expected one of folds = \[1\], got 0"),
+        ("statistics.source", "published", r"model\.normalisation: expected minmax"),
+    ],
+)
+def test_value_against_the_schema_names_key_and_expectation(
+    tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    with pytest.raises(ParamsError, match=message) as caught:
+        read_params(Params, write_changed(tmp_path, key, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_stage_is_refused_for_a_mistake_in_a_section_that_it_does_not_read(tmp_path: Path) -> None:
+    class Sections(Section):
+        predict: PredictParams
+
+    path = write_changed(tmp_path, "train.epochs", -1)
+    with pytest.raises(ParamsError, match=r"train\.epochs"):
+        read_params(Sections, path)
+
+
+def test_absent_file_and_bad_yaml_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"expected the file .*none"):
+        read_params(Params, tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("lr: [1\nseed: 2")
+    with pytest.raises(ParamsError, match="expected YAML in") as caught:
+        read_params(Params, tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)

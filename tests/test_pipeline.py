@@ -1,0 +1,100 @@
+"""dvc.yaml against the sources: nothing reruns for nothing, and nothing is left stale."""
+
+import ast
+import importlib.util
+import sys
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from closures import SRC, import_closure
+from pydantic import BaseModel
+
+from biomassters.params.schema import Params
+from biomassters.stage_inputs import look_up
+
+ROOT = SRC.parent
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def read_door(stage: str) -> Any:
+    """Import a stage's script under a name of its own."""
+    spec = importlib.util.spec_from_file_location(f"door_{stage}", SRC / f"{stage}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    door = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = door
+    spec.loader.exec_module(door)
+    return door
+
+
+def list_keys(model: type[BaseModel]) -> set[str]:
+    """Return the dotted keys of a section, its own sections included."""
+    keys = set()
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= {f"{name}.{key}" for key in list_keys(field.annotation)}
+        else:
+            keys.add(name)
+    return keys
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_is_one_script_of_its_name(stage: str) -> None:
+    assert STAGES[stage]["cmd"].split()[:2] == ["python", f"src/{stage}.py"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_depends_on_the_exact_closure_of_its_imports(stage: str) -> None:
+    listed = {path for path in STAGES[stage]["deps"] if path.startswith("src/")}
+    needed = import_closure(SRC / f"{stage}.py")
+    assert listed == needed, f"add {sorted(needed - listed)}, drop {sorted(listed - needed)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_lists_exactly_the_params_that_its_door_reads(stage: str) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    listed = set()
+    for key in STAGES[stage]["params"]:
+        value = look_up(params, key)
+        listed |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
+    assert listed == list_keys(read_door(stage).Params)
+
+
+def test_every_param_is_listed_by_a_stage() -> None:
+    listed = {key.split(".")[0] for stage in STAGES.values() for key in stage["params"]}
+    assert listed == set(Params.model_fields)
+
+
+def test_every_param_is_read_somewhere() -> None:
+    sources = [path for path in SRC.rglob("*.py") if path.parent.name != "params"]
+    read = {
+        node.attr
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    keys = {key.split(".")[-1] for key in list_keys(Params)}
+    assert keys - read == set()
+
+
+def test_every_default_out_is_git_ignored_or_uncached() -> None:
+    ignored = (ROOT / ".gitignore").read_text().split()
+    for stage in STAGES.values():
+        for out in stage.get("outs", []):
+            path = out if isinstance(out, str) else next(iter(out))
+            assert f"/{path.split('/')[0]}" in ignored
+
+
+def test_stages_of_dvc_yaml_are_the_doors() -> None:
+    assert set(STAGES) == {path.stem for path in SRC.glob("*.py")}
+
+
+def test_closure_follows_packages_and_names(tmp_path: Path) -> None:
+    script = SRC / "fetch.py"
+    closure = reduce(set.union, [import_closure(script)])
+    assert {"src/fetch.py", "src/biomassters/__init__.py"} <= closure
+    assert "src/biomassters/params/__init__.py" in closure
+    assert "src/biomassters/engine.py" not in closure

@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from biomassters.errors import ModelError
+from biomassters.model import Architecture, BiomassModel
+from biomassters.params.recipe import ModelParams
+from biomassters.weights import HEADER_KEY, load_model, save_weights
+
+SETTINGS = ModelParams(
+    backbone="mobilenetv3_small_050",
+    pretrained=False,
+    decoder_channels=(8, 8, 8, 8, 8),
+    normalisation="zscore",
+    target_scaling="standard",
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> BiomassModel:
+    torch.manual_seed(0)
+    statistics = SimpleNamespace(
+        normalisation=SimpleNamespace(
+            mean=tuple(map(float, range(15))), standard_deviation=(4.0,) * 15
+        ),
+        target=SimpleNamespace(mean=63.0, standard_deviation=71.0),
+    )
+    return BiomassModel.build(SETTINGS, statistics).eval()
+
+
+def header_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_loaded_model_predicts_the_same_from_stored_integers(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    loaded = load_model(path)
+    assert loaded.architecture == model.architecture
+    assert not loaded.training
+    s1 = torch.full((1, 12, 4, 32, 32), -1100, dtype=torch.int16)
+    s2 = torch.full((1, 12, 11, 32, 32), 300, dtype=torch.int32).to(torch.uint16)
+    present = torch.ones(1, 12, dtype=torch.bool)
+    with torch.no_grad():
+        expected = model(model.normalise(s1, s2, present))
+        assert torch.equal(loaded(loaded.normalise(s1, s2, present)), expected)
+
+
+def test_same_model_gives_the_same_bytes(model: BiomassModel, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    metadata = {str(number): "x" for number in range(20)}
+    save_weights(first, model, metadata)
+    save_weights(second, load_model(first), dict(reversed(metadata.items())))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_header_holds_architecture_and_metadata(model: BiomassModel, tmp_path: Path) -> None:
+    save_weights(tmp_path / "model.safetensors", model, {"fold": "3"})
+    header = json.loads(header_of(tmp_path / "model.safetensors")[HEADER_KEY])
+    assert header["metadata"] == {"fold": "3"}
+    assert Architecture.from_json(header["architecture"]) == model.architecture
+
+
+def test_folder_is_created_and_nothing_else_is_left(model: BiomassModel, tmp_path: Path) -> None:
+    save_weights(tmp_path / "models" / "last" / "fold-0.safetensors", model, {})
+    assert [path.name for path in (tmp_path / "models/last").iterdir()] == ["fold-0.safetensors"]
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(
+    model: BiomassModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+
+    def fail(self: Path, _: bytes) -> int:
+        self.touch()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_weights(path, model, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    assert path.read_text() == "old"
+
+
+def test_pretrained_weights_are_never_downloaded_for_loading(
+    model: BiomassModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_weights(tmp_path / "model.safetensors", model, {})
+    monkeypatch.setattr("timm.models._hub.load_state_dict_from_hf", lambda *_: pytest.fail("loads"))
+    load_model(tmp_path / "model.safetensors")
+
+
+def test_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected the weights .*none\.safetensors, got no such"):
+        load_model(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("data", [b"", b"not safetensors", b"\x00" * 64])
+def test_file_of_another_format_is_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="expected a weights file of this project"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}, {HEADER_KEY: "x"}, {HEADER_KEY: "{}"}, {HEADER_KEY: "[]"}]
+)
+def test_safetensors_of_another_project_are_refused(
+    metadata: dict[str, str] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(3)}, path, metadata)
+    with pytest.raises(ModelError, match="expected a weights file of this project"):
+        load_model(path)
+
+
+def test_truncated_file_is_refused(model: BiomassModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="expected a weights file of this project"):
+        load_model(path)
+
+
+def test_tensors_that_do_not_fit_the_architecture_are_named(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    tensors, header = load_file(path), header_of(path)
+    tensors["network.surplus"] = tensors.pop("network.segmentation_head.bias")
+    tensors["normalisation.scale"] = torch.ones(11)
+    save_file(tensors, path, header)
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert "1 missing (network.segmentation_head.bias)" in str(caught.value)
+    assert "1 unknown (network.surplus)" in str(caught.value)
+    assert "1 of another shape or type (normalisation.scale)" in str(caught.value)
+
+
+def test_unsound_architecture_in_the_header_names_the_file(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    tensors, header = load_file(path), header_of(path)
+    header[HEADER_KEY] = header[HEADER_KEY].replace("zscore", "median")
+    save_file(tensors, path, header)
+    with pytest.raises(ModelError, match=r"expected an architecture .* at .*model\.safetensors"):
+        load_model(path)
