@@ -1,10 +1,11 @@
 """Stage `evaluate`: score the test predictions and each fold's own validation, and draw them."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 from pydantic import NonNegativeInt
 
 from biomassters.chips import ChipStore
@@ -65,8 +66,17 @@ def main() -> None:
         )
         validation[f"fold_{fold}"] = scores.summarise()
         tables += scores.list_chips(name)
-    pd.DataFrame(tables).to_csv(FOLDER / "chips.csv", index=False, float_format="%.3f")
+    write_table(FOLDER / "chips.csv", tables)
     METRICS.write_text(json.dumps(metrics | {"validation": validation}, indent=2) + "\n")
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV, numbers to 3 decimals."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow(f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
 
 
 def score_set(

@@ -6,6 +6,8 @@ Usage: python src/train.py FOLD
 import sys
 from pathlib import Path
 
+import torch
+
 from biomassters.batches import StoreOrder, open_batches
 from biomassters.checkpoint import hold_checkpoints
 from biomassters.chips import ChipStore
@@ -51,6 +53,7 @@ def main() -> None:
     params = read_params(Params)
     store = ChipStore.open(Path("chips/train.zarr"))
     training, validation = split_chips(store, params.split, fold)
+    torch.manual_seed(params.seed)
     model = BiomassModel.build(params.model, read_statistics(Path("statistics.json")))
     recipe = Recipe(
         lr=params.lr,

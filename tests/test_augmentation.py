@@ -42,7 +42,7 @@ def rotate_with_scipy(image: np.ndarray, degrees: float, centre: tuple[float, fl
     matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     pivot = (size - 1) / 2 + size * np.array(centre[::-1])  # row, column
     return ndimage.affine_transform(
-        image.astype(np.float64), matrix, pivot - matrix @ pivot, order=1, mode="reflect"
+        image.astype(np.float64), matrix, pivot - matrix @ pivot, order=1, mode="mirror"
     )
 
 
@@ -67,7 +67,7 @@ def test_symmetries_are_exact_and_turn_the_target_alike() -> None:
         assert torch.equal(changed_target[chip], symmetries.apply(target[chip], symmetry))
 
 
-def test_rotation_is_that_of_scipy_with_a_reflected_border() -> None:
+def test_rotation_is_that_of_scipy_with_a_mirrored_border() -> None:
     images, target = make_batch(4)
     changed, changed_target, _ = augment(images, target, ROTATION, samples(*range(4)))
     for chip, sample in enumerate(samples(*range(4))):

@@ -48,7 +48,7 @@ def test_full_disk_leaves_the_last_checkpoint(
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"epoch": 0})
 
-    def fail(descriptor: int) -> None:
+    def fail(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)

@@ -3,8 +3,6 @@
 import ast
 import importlib.util
 import sys
-from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,9 +90,8 @@ def test_stages_of_dvc_yaml_are_the_doors() -> None:
     assert set(STAGES) == {path.stem for path in SRC.glob("*.py")}
 
 
-def test_closure_follows_packages_and_names(tmp_path: Path) -> None:
-    script = SRC / "fetch.py"
-    closure = reduce(set.union, [import_closure(script)])
+def test_closure_follows_packages_and_names() -> None:
+    closure = import_closure(SRC / "fetch.py")
     assert {"src/fetch.py", "src/biomassters/__init__.py"} <= closure
     assert "src/biomassters/params/__init__.py" in closure
     assert "src/biomassters/engine.py" not in closure

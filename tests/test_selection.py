@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from biomassters.errors import TrainingError
 from biomassters.selection import AverageWeights, BestWeights, Keeper
 
 
@@ -12,7 +13,6 @@ def model_with(value: float) -> nn.Module:
 
 
 def kept(keeper: Keeper) -> float:
-    assert keeper.weights is not None
     return keeper.weights["weight"].item()
 
 
@@ -26,7 +26,8 @@ def test_best_is_the_epoch_with_the_lowest_score_and_the_earlier_of_two() -> Non
 def test_epoch_without_validation_is_never_best() -> None:
     best = BestWeights("rmse")
     best.update(0, model_with(0.0), {})
-    assert best.weights is None
+    with pytest.raises(TrainingError, match="expected a finite rmse"):
+        _ = best.weights
 
 
 def test_kept_weights_do_not_follow_the_model() -> None:

@@ -49,6 +49,7 @@ def test_flips_keep_the_shape_and_undo_themselves() -> None:
     image = numbered(2, 3)
     assert len(set(FLIPS)) == 4
     for symmetry in FLIPS:
+        assert apply(image, symmetry).shape == image.shape
         assert torch.equal(apply(apply(image, symmetry), symmetry), image)
 
 

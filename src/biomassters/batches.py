@@ -16,14 +16,14 @@ class Batch(NamedTuple):
     """Chips as stored.
 
     Attributes:
-        index: Positions in the store, (B,).
+        chip_index: Positions in the store, (B,).
         s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB.
         s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16.
         s2_present: (B, T) bool; False = absent month.
         target: AGBM, (B, H, W), float32, t/ha; NaN = no target.
     """
 
-    index: Tensor
+    chip_index: Tensor
     s1: Tensor
     s2: Tensor
     s2_present: Tensor
@@ -91,7 +91,7 @@ def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Bat
     default = min(len(os.sched_getaffinity(0)) - 1, 8)
     workers = int(os.environ.get("BIOMASSTERS_WORKERS", default))
     return DataLoader(
-        _StoredChips(store),
+        _StoredChips(store),  # type: ignore[arg-type]  # collated into batches
         batch_sampler=order,
         collate_fn=_collate,
         num_workers=workers,
@@ -103,5 +103,3 @@ def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Bat
 def _collate(chips: list[tuple[Any, ...]]) -> Batch:
     columns = [np.stack(column) for column in zip(*chips, strict=True)]
     return Batch(*map(torch.from_numpy, columns))
-
-

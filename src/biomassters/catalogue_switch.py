@@ -45,7 +45,9 @@ def switch_catalogue(folder: Path) -> str:
             shutil.copyfile(path, DATA / path.name)
         _dvc("add", str(DATA))
     counts = ", ".join(f"{len(catalogue.chips(split))} {split}" for split in ("train", "test"))
-    return f"data/ is now {folder} ({counts} chips); git add data.dvc, and see `data` in params.yaml"
+    return (
+        f"data/ is now {folder} ({counts} chips); git add data.dvc, and see `data` in params.yaml"
+    )
 
 
 def _dvc(*arguments: str) -> None:

@@ -122,7 +122,7 @@ class Trainer:
         for step, batch in enumerate(self.batches):
             lr = cosine_lr(self.recipe, epoch + step / len(self.order))
             losses.append(self._take_step(batch.to(self.device), epoch, lr))
-            indices.append(batch.index)
+            indices.append(batch.chip_index)
             if step > 0:  # one step late, so that a GPU need not wait for the host
                 self._refuse_non_finite(losses[step - 1], indices[step - 1], epoch, step - 1)
             bar.update()
@@ -140,7 +140,7 @@ class Trainer:
             self.model.normalise(batch.s1, batch.s2, batch.s2_present),
             batch.target,
             self.recipe.augmentation,
-            [(self.recipe.seed, epoch, index) for index in batch.index.tolist()],
+            [(self.recipe.seed, epoch, index) for index in batch.chip_index.tolist()],
         )
         with autocast(self.device, recipe.precision):
             prediction = self.model(images, ignored)
@@ -148,7 +148,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         self.scaler.step(self.optimizer)

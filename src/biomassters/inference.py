@@ -69,7 +69,7 @@ def predict_batches(
         model.eval()
     for batch in tqdm(batches, unit="batch", disable=None if progress else True):
         prediction = predict_views(models, batch.to(device), views, precision).cpu().numpy()
-        yield from zip(batch.index.tolist(), prediction, batch.target.numpy(), strict=True)
+        yield from zip(batch.chip_index.tolist(), prediction, batch.target.numpy(), strict=True)
 
 
 def score_chips(
@@ -82,8 +82,6 @@ def score_chips(
 ) -> dict[str, Any]:
     """Score a model on chips with targets; see `metrics.ErrorSums`."""
     sums = ErrorSums()
-    for index, prediction, target in predict_batches(
-        [model], batches, views, precision=precision
-    ):
+    for index, prediction, target in predict_batches([model], batches, views, precision=precision):
         sums.add(chip_ids[index], prediction, target)
     return sums.summarise()

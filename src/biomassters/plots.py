@@ -89,7 +89,8 @@ def _draw_inputs(optical: Axes, radar: Axes, panel: Panel) -> None:
         optical.set_title(f"S2 true colour, {MONTHS[month]}", fontsize=9)
     # The median over months takes the speckle away.
     stored = np.ma.masked_equal(panel.s1[:, 0], S1_STORED_NODATA)
-    backscatter = np.ma.median(stored, axis=0) * S1_STORED_SCALE_DB
+    median: Array = np.ma.median(stored, axis=0)  # type: ignore[no-untyped-call]
+    backscatter = median * S1_STORED_SCALE_DB
     radar.imshow(backscatter, cmap="gray", interpolation="nearest")
     radar.set_title("S1 VV ascending, median of the year (dB)", fontsize=9)
 
@@ -153,8 +154,13 @@ def draw_error_by_bin(
         (-0.2, "training mean", baseline, "0.75"),
         (0.2, "model", model, "tab:green"),
     ):
-        axes.bar(positions + offset, [values[name] or 0.0 for name in names], 0.4,
-                 label=label, color=colour)
+        axes.bar(
+            positions + offset,
+            [values[name] or 0.0 for name in names],
+            0.4,
+            label=label,
+            color=colour,
+        )
     axes.set_xticks(positions, names)
     axes.set_xlabel("target (t/ha)")
     axes.set_ylabel("pooled RMSE (t/ha)")

@@ -59,9 +59,7 @@ def write_prediction(
     temporary.replace(path)
 
 
-def read_prediction(
-    folder: Path, chip_id: str
-) -> tuple[npt.NDArray[np.float32], dict[str, str]]:
+def read_prediction(folder: Path, chip_id: str) -> tuple[npt.NDArray[np.float32], dict[str, str]]:
     """Read a chip's prediction and its tags.
 
     Raises:

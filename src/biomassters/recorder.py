@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dvclive import Live
+from dvclive.live import Live
 
 
 class Recorder:
@@ -34,7 +34,7 @@ class Recorder:
         """Write one epoch's values."""
         for name, value in values.items():
             self.live.log_metric(name, value)
-        self.live.next_step()
+        self.live.next_step()  # type: ignore[no-untyped-call]
 
     def copy_files(self) -> dict[str, str]:
         """Return the folder's files, for a checkpoint."""

@@ -9,13 +9,21 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from biomassters.errors import TrainingError
+
 Weights = dict[str, Tensor]
 
 
 class Keeper(Protocol):
     """Chooses weights while a training runs."""
 
-    weights: Weights | None
+    @property
+    def weights(self) -> Weights:
+        """What the training hands over.
+
+        Raises:
+            TrainingError: Nothing was kept.
+        """
 
     def update(self, epoch: int, model: nn.Module, scores: Mapping[str, float]) -> None:
         """See the model after `epoch`, with the scores of its validation, if it had one."""
@@ -34,21 +42,35 @@ class BestWeights:
         self.metric = metric
         self.score = float("inf")
         self.epoch = -1
-        self.weights: Weights | None = None
+        self._kept: Weights | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """The best weights.
+
+        Raises:
+            TrainingError: No epoch had a score.
+        """
+        if self._kept is None:
+            raise TrainingError(
+                f"expected a finite {self.metric} after some epoch, got none;"
+                " do the validation chips have targets?"
+            )
+        return self._kept
 
     def update(self, epoch: int, model: nn.Module, scores: Mapping[str, float]) -> None:
         """Keep the model if it scores lower than any before."""
         if scores.get(self.metric, float("inf")) < self.score:
             self.score, self.epoch = scores[self.metric], epoch
-            self.weights = copy_weights(model)
+            self._kept = copy_weights(model)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+        return {"score": self.score, "epoch": self.epoch, "weights": self._kept}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+        self.score, self.epoch, self._kept = state["score"], state["epoch"], state["weights"]
 
 
 class AverageWeights:
@@ -60,7 +82,20 @@ class AverageWeights:
     def __init__(self, first_epoch: int) -> None:
         self.first_epoch = first_epoch
         self.count = 0
-        self.weights: Weights | None = None
+        self._mean: Weights = {}
+
+    @property
+    def weights(self) -> Weights:
+        """The average.
+
+        Raises:
+            TrainingError: No epoch was averaged.
+        """
+        if not self._mean:
+            raise TrainingError(
+                f"expected epochs from {self.first_epoch} on, got none; train for longer"
+            )
+        return self._mean
 
     def update(self, epoch: int, model: nn.Module, scores: Mapping[str, float]) -> None:  # noqa: ARG002
         """Add the model to the average."""
@@ -68,10 +103,10 @@ class AverageWeights:
             return
         self.count += 1
         new = copy_weights(model)
-        if self.weights is None:
-            self.weights = new
+        if not self._mean:
+            self._mean = new
             return
-        for name, mean in self.weights.items():
+        for name, mean in self._mean.items():
             if mean.is_floating_point():
                 mean += (new[name] - mean) / self.count
             else:
@@ -79,11 +114,11 @@ class AverageWeights:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"count": self.count, "weights": self.weights}
+        return {"count": self.count, "weights": self._mean}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.count, self.weights = state["count"], state["weights"]
+        self.count, self._mean = state["count"], state["weights"]
 
 
 @torch.no_grad()
