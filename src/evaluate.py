@@ -23,12 +23,19 @@ from biomassters.metrics import ErrorSums
 from biomassters.params.predict import PredictedModels
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
-from biomassters.plots import Panel, draw_density, draw_error_by_bin, draw_panels
+from biomassters.plots import (
+    Panel,
+    draw_density,
+    draw_error_by_bin,
+    draw_histograms,
+    draw_panels,
+)
 from biomassters.predictions import read_prediction
 from biomassters.statistics import read_statistics
 
 METRICS = Path("metrics/evaluation.json")
 FOLDER = Path("metrics/evaluation")
+HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 PREDICTIONS = Path("predictions")
 N_PANELS = 4
 
@@ -67,7 +74,18 @@ def main() -> None:
         validation[f"fold_{fold}"] = scores.summarise()
         tables += scores.list_chips(name)
     write_table(FOLDER / "chips.csv", tables)
+    draw_histograms(read_histograms(HISTOGRAMS)).savefig(FOLDER / "images" / "histograms.png")
     METRICS.write_text(json.dumps(metrics | {"validation": validation}, indent=2) + "\n")
+
+
+def read_histograms(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Read the middles of the bins and the shares of the pixels in them, by band."""
+    histograms: dict[str, list[tuple[float, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            bins = histograms.setdefault(row["band"], [])
+            bins.append((float(row["value"]), float(row["share"])))
+    return histograms
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from biomassters.plots import (
     choose_summer_month,
     draw_density,
     draw_error_by_bin,
+    draw_histograms,
     draw_panels,
     true_colour,
 )
@@ -57,6 +58,15 @@ def test_panels_have_a_row_a_chip_and_name_its_rmse() -> None:
     assert figure.axes[0].get_ylabel() == "0003d2eb"
 
 
+def test_backscatter_shows_its_bulk_and_says_its_range() -> None:
+    s1 = np.full((12, 4, 32, 32), -1000, np.int16)
+    s1[:, 0, :16] = -1500
+    s1[:, 0, 0, :4] = [-4000, 500, -4000, 500]  # water and roofs
+    radar = draw_panels([make_panel(s1=s1)]).axes[1]
+    assert radar.get_title() == "S1 VV, median, -15…-10 dB"
+    assert radar.images[0].get_clim() == pytest.approx((-15, -10))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -84,3 +94,11 @@ def test_error_by_bin_leaves_empty_bins_out() -> None:
     axes = draw_error_by_bin(model, model, "test").axes[0]
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == list(BIN_NAMES[:-1])
+
+
+def test_each_histogram_names_its_band_and_unit() -> None:
+    bins = [(0.0, 0.25), (1.0, 0.75)]
+    names = ("VV ascending", "B2", "CLP", "AGBM")
+    figure = draw_histograms(dict.fromkeys(names, bins))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["VV ascending (dB)", "B2 (DN)", "CLP (%)", "AGBM (t/ha)"]

@@ -13,7 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from biomassters.bands import CLP, MONTHS, S1_STORED_NODATA, S1_STORED_SCALE_DB, S2_BANDS
+from biomassters.bands import (
+    CLP,
+    MONTHS,
+    S1_BANDS,
+    S1_STORED_NODATA,
+    S1_STORED_SCALE_DB,
+    S2_BANDS,
+)
 
 Array = npt.NDArray[Any]
 
@@ -89,10 +96,16 @@ def _draw_inputs(optical: Axes, radar: Axes, panel: Panel) -> None:
         optical.set_title(f"S2 true colour, {MONTHS[month]}", fontsize=9)
     # The median over months takes the speckle away.
     stored = np.ma.masked_equal(panel.s1[:, 0], S1_STORED_NODATA)
-    median: Array = np.ma.median(stored, axis=0)  # type: ignore[no-untyped-call]
+    median = np.ma.median(stored, axis=0)  # type: ignore[no-untyped-call]
     backscatter = median * S1_STORED_SCALE_DB
-    radar.imshow(backscatter, cmap="gray", interpolation="nearest")
-    radar.set_title("S1 VV ascending, median of the year (dB)", fontsize=9)
+    if backscatter.count() == 0:
+        radar.text(0.5, 0.5, "no ascending S1", ha="center", va="center")
+        radar.set_aspect("equal")
+        return
+    # The few darkest and brightest pixels, lakes and roofs, would take most of the greys.
+    low, high = np.percentile(backscatter.compressed(), (2, 98))
+    radar.imshow(backscatter, vmin=low, vmax=high, cmap="gray", interpolation="nearest")
+    radar.set_title(f"S1 VV, median, {low:.0f}…{high:.0f} dB", fontsize=9)
 
 
 def _draw_maps(figure: Figure, row: Sequence[Axes], panel: Panel) -> None:
@@ -167,3 +180,33 @@ def draw_error_by_bin(
     axes.set_title(title)
     axes.legend(frameon=False)
     return figure
+
+
+def draw_histograms(histograms: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Draw the distribution of each band's values over the train chips.
+
+    Args:
+        histograms: By band: the middle of each bin and the share of the pixels with data in it.
+    """
+    columns = 4
+    figure = Figure(figsize=(13, 9), dpi=100, layout="constrained")
+    grid = figure.subplots(-(-len(histograms) // columns), columns, squeeze=False)
+    for axes, (name, bins) in zip(grid.flat, histograms.items(), strict=False):
+        values, shares = np.asarray(bins).T
+        axes.fill_between(values, shares, step="mid", color="tab:green", alpha=0.6)
+        axes.set_title(f"{name} ({_unit(name)})", fontsize=9)
+        axes.set_yscale("log")  # the tails are what normalisation has to cope with
+        axes.set_ylim(bottom=max(1e-5, shares[shares > 0].min()) / 2)
+        axes.tick_params(labelsize=7)
+    for axes in grid.flat[len(histograms) :]:
+        axes.set_axis_off()
+    figure.supylabel("share of pixels", fontsize=9)
+    return figure
+
+
+def _unit(name: str) -> str:
+    if name in S1_BANDS:
+        return "dB"
+    if name == "CLP":
+        return "%"
+    return "DN" if name in S2_BANDS else "t/ha"
