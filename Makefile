@@ -1,4 +1,5 @@
 # `make repro`: environment, pipeline, summary.  `make test`: environment, test suite.
+# `make real-chips`: the whole pipeline on two real chips, where they are beside the repository.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +21,7 @@ check: $(BIN)/.installed
 	mypy
 
 real-chips: $(BIN)/.installed
-	python -m pytest -s tests/test_real_chips.py --real-chips-out work/real-chips
+	python scripts/real_chips.py
 
 # Exact pins for Python 3.11-3.13 from pyproject.toml.
 requirements: $(BIN)/.installed
@@ -34,6 +35,6 @@ $(BIN)/.installed: requirements.txt pyproject.toml
 		{ echo "error: expected Python 3.11-3.13, got $$($(PYTHON) --version); run make PYTHON=python3.12, say"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@

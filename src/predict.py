@@ -44,7 +44,13 @@ def main() -> None:
     ):
         if params.clamp:
             prediction = np.maximum(prediction, 0)
-        write_prediction(Path("predictions"), store.chip_ids[index], prediction, tags)
+        write_prediction(
+            Path("predictions"),
+            store.chip_ids[index],
+            prediction,
+            tags,
+            store.georeference(index),
+        )
 
 
 if __name__ == "__main__":

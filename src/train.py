@@ -95,7 +95,11 @@ def main() -> None:
         [model], held_out, views(params.train.validation_tta), precision=precision
     ):
         write_prediction(
-            Path(f"validation/fold-{fold}"), store.chip_ids[index], prediction, {"FOLD": str(fold)}
+            Path(f"validation/fold-{fold}"),
+            store.chip_ids[index],
+            prediction,
+            {"FOLD": str(fold)},
+            store.georeference(index),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong, through the real doors: one line, exit code 1, nothing half-written."""
+"""What a user can get wrong, through the real doors: one line, exit code 1, nothing written."""
 
 import csv
 import fcntl

@@ -6,6 +6,7 @@ import rasterio
 from example_chips import read_real_files
 
 from biomassters.errors import ChipDataError
+from biomassters.georeference import NOWHERE
 from biomassters.rasters import decode_chip_tiff, encode_chip_tiff
 
 S1 = np.random.default_rng(0).normal(-15, 5, (4, 64, 64)).astype(np.float32)
@@ -15,7 +16,7 @@ S1[2:, 10:20] = -9999
 def decode_s1(data: bytes, chip_size: int = 64) -> np.ndarray:
     return decode_chip_tiff(
         data, n_bands=4, dtype=np.float32, chip_size=chip_size, where="chip_S1_00.tif"
-    )
+    ).bands
 
 
 def encode_with_gdal(array: np.ndarray, **options: object) -> bytes:
@@ -48,8 +49,9 @@ def test_official_files_are_reproduced_byte_for_byte(shared_folder: Path) -> Non
     assert len(files) == 25
     for name, data in files.items():
         bands, dtype = next(kind for key, kind in kinds.items() if key in name)
-        array = decode_chip_tiff(data, n_bands=bands, dtype=dtype, chip_size=256, where=name)
-        assert encode_chip_tiff(array) == data
+        raster = decode_chip_tiff(data, n_bands=bands, dtype=dtype, chip_size=256, where=name)
+        assert encode_chip_tiff(raster.bands) == data
+        assert raster.georeference == NOWHERE
 
 
 def test_decoding_undoes_encoding() -> None:

@@ -1,18 +1,13 @@
 """A copy of this repository with a tiny experiment in it, where DVC may really run."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+import repository_copy
 from biomassters.dataset_writer import write_catalogue
-
-ROOT = Path(__file__).parents[1]
 
 TINY: Mapping[str, Any] = {
     "data.chip_size": 32,
@@ -36,11 +31,15 @@ class Workspace:
     def run(
         self, *command: str, check: bool = True, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command there, with this environment's python and dvc first on the PATH."""
+        """Run a command there, with this python and its dvc first on the PATH, in one process."""
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env={**environment_of_tests(), **environment},
+            env={
+                **repository_copy.copy_environment(self.folder),
+                "BIOMASSTERS_WORKERS": "0",
+                **environment,
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -51,48 +50,17 @@ class Workspace:
 
     def set_params(self, changes: Mapping[str, Any]) -> None:
         """Set dotted keys of params.yaml."""
-        path = self.folder / "params.yaml"
-        document = yaml.safe_load(path.read_text())
-        for key, value in changes.items():
-            *parents, last = key.split(".")
-            section = document
-            for parent in parents:
-                section = section[parent]
-            section[last] = value
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        repository_copy.set_params(self.folder, changes)
 
     def commit(self, message: str) -> None:
         """Commit everything."""
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--allow-empty", "--message", message)
-
-
-def environment_of_tests() -> dict[str, str]:
-    """Return the environment in which stages run: one worker process, no bars, this Python."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC")}
-    return {**kept, "PATH": path, "BIOMASSTERS_WORKERS": "0"}
+        repository_copy.commit_all(self.folder, message)
 
 
 def copy_repository(folder: Path) -> Workspace:
-    """Copy the files that git tracks, or would, without the results of the committed run."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, target)
-    workspace = Workspace(folder)
-    workspace.run("git", "init", "--quiet", "--initial-branch", "main")
-    for key, value in (("user.name", "Test"), ("user.email", "test@localhost")):
-        workspace.run("git", "config", key, value)
-    return workspace
+    """Copy the repository, without the results of the committed run."""
+    repository_copy.copy_repository(folder)
+    return Workspace(folder)
 
 
 def make_tiny_workspace(folder: Path, *, n_train: int = 6, n_test: int = 2) -> Workspace:

@@ -10,6 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from biomassters.chips import ChipStore
+from biomassters.errors import BiomasstersError, ParamsError
+
+WORKERS_VARIABLE = "BIOMASSTERS_WORKERS"
 
 
 class Batch(NamedTuple):
@@ -72,34 +75,64 @@ class StoreOrder(Sampler[list[int]]):
             yield self.indices[first : first + self.batch_size]
 
 
-class _StoredChips(Dataset[tuple[Any, ...]]):
+class _StoredChips(Dataset[Any]):
     def __init__(self, store: ChipStore) -> None:
         self.store = store
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
+    def __getitems__(self, indices: list[int]) -> Batch | BiomasstersError:
+        """Read a batch; the loader asks for all its chips at once."""
+        try:
+            columns = zip(*map(self._read_columns, indices), strict=True)
+            return Batch(*(torch.from_numpy(np.stack(column)) for column in columns))
+        except BiomasstersError as error:
+            return error  # raised in a worker, it would come with the worker's traceback
+
+    def _read_columns(self, index: int) -> tuple[Any, ...]:
         chip = self.store.read_chip(index)
         size = self.store.chip_size
         target = np.full((size, size), np.nan, np.float32) if chip.agbm is None else chip.agbm
         return index, chip.s1, chip.s2, chip.s2_present, target
 
 
+class _Batches(DataLoader[Batch]):
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # all that is asked of it
+        for batch in super().__iter__():
+            if isinstance(batch, BiomasstersError):
+                raise batch
+            yield batch
+
+
 def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Batch]":
     """Read batches in worker processes, as many as this machine has cores to spare.
 
     The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
+
+    Raises:
+        ParamsError: That variable is no number of processes.
     """
-    default = min(len(os.sched_getaffinity(0)) - 1, 8)
-    workers = int(os.environ.get("BIOMASSTERS_WORKERS", default))
-    return DataLoader(
-        _StoredChips(store),  # type: ignore[arg-type]  # collated into batches
+    workers = _count_workers()
+    return _Batches(
+        _StoredChips(store),
         batch_sampler=order,
-        collate_fn=_collate,
+        collate_fn=_pass_on,  # type: ignore[arg-type]  # batches come whole
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        # Its own, lest the number of workers decide what is drawn from torch's global generator.
+        generator=torch.Generator(),
     )
 
 
-def _collate(chips: list[tuple[Any, ...]]) -> Batch:
-    columns = [np.stack(column) for column in zip(*chips, strict=True)]
-    return Batch(*map(torch.from_numpy, columns))
+def _count_workers() -> int:
+    default = min(len(os.sched_getaffinity(0)) - 1, 8)
+    value = os.environ.get(WORKERS_VARIABLE, str(default))
+    if not value.isdecimal():
+        raise ParamsError(
+            f"expected a number of processes, got {value!r}, at the environment variable"
+            f" {WORKERS_VARIABLE}; set it to 0 or more"
+        )
+    return int(value)
+
+
+def _pass_on(batch: Batch | BiomasstersError) -> Batch | BiomasstersError:
+    return batch

@@ -77,7 +77,8 @@ def hold_checkpoints(folder: Path) -> Iterator[Checkpoints]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A POSIX lock: forked workers, which outlive a killed trainer by seconds, have no part.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise TrainingError(
                 f"expected to be alone at {folder}, got another process that trains this already;"

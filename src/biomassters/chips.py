@@ -22,6 +22,7 @@ from biomassters.bands import (
     S2_BANDS,
 )
 from biomassters.errors import StoreError
+from biomassters.georeference import NOWHERE, Georeference
 from biomassters.zarr_files import ArrayLayout, chunk_file, read_array, read_chunk, read_group
 
 FORMAT_VERSION: Final = 1
@@ -55,7 +56,7 @@ FINGERPRINT: Final = ArrayLayout(
     "fingerprint", "string", ("chip",), {"long_name": "hash of what the chip was made from"}
 )
 CONTENT: Final = ArrayLayout(
-    "content", "string", ("chip",), {"long_name": "SHA-256 of the chip's arrays"}
+    "content", "string", ("chip",), {"long_name": "SHA-256 of the chip's arrays and place"}
 )
 S2_PRESENT: Final = ArrayLayout(
     "s2_present", "bool", ("chip", "month"), {"long_name": "the month has a Sentinel-2 file"}
@@ -72,13 +73,32 @@ AGBM_MEAN: Final = ArrayLayout(
     ("chip",),
     {"long_name": "mean above-ground biomass", "units": "t ha-1"},
 )
-FACTS: Final = (CHIP_ID, FINGERPRINT, CONTENT, S2_PRESENT, S1_NODATA, S2_NODATA, AGBM_MEAN)
+CRS: Final = ArrayLayout(
+    "crs",
+    "string",
+    ("chip",),
+    {"long_name": "coordinate reference system, EPSG number or WKT; empty = unknown"},
+)
+TRANSFORM: Final = ArrayLayout(
+    "transform",
+    "float64",
+    ("chip", "coefficient"),
+    {
+        "long_name": "affine map from pixels to the crs; NaN = unknown",
+        "formula": "x = a * column + b * row + c, y = d * column + e * row + f",
+    },
+)
+FACTS: Final = (
+    *(CHIP_ID, FINGERPRINT, CONTENT, S2_PRESENT, S1_NODATA, S2_NODATA, AGBM_MEAN),
+    *(CRS, TRANSFORM),
+)
 """What is known of each chip without reading its pixels."""
 
 LABELS: Final = (
     (ArrayLayout("month", "string", ("month",)), MONTHS),
     (ArrayLayout("s1_band", "string", ("s1_band",)), S1_BANDS),
     (ArrayLayout("s2_band", "string", ("s2_band",)), S2_BANDS),
+    (ArrayLayout("coefficient", "string", ("coefficient",)), tuple("abcdef")),
 )
 
 ROOT_ATTRIBUTES: Final = {
@@ -99,6 +119,7 @@ class Chip(NamedTuple):
         s2: Reflectance and cloud probability, (12, 11, H, W), uint16; 0 in absent months.
         s2_present: (12,) bool; False = absent month.
         agbm: AGBM, (H, W), float32, t/ha, NaN = no target; None = the split has no targets.
+        georeference: Where it lies.
     """
 
     chip_id: str
@@ -106,6 +127,7 @@ class Chip(NamedTuple):
     s2: NDArray[np.uint16]
     s2_present: NDArray[np.bool_]
     agbm: NDArray[np.float32] | None
+    georeference: Georeference = NOWHERE
 
 
 class ChipStore:
@@ -131,6 +153,8 @@ class ChipStore:
         self.chip_ids: list[str] = list(facts["chip_id"])
         self.s2_present: NDArray[np.bool_] = facts["s2_present"]
         self.agbm_mean: NDArray[np.float64] = facts["agbm_mean"]
+        self._crs: NDArray[Any] = facts["crs"]
+        self._transform: NDArray[np.float64] = facts["transform"]
 
     @classmethod
     def open(cls, path: Path) -> "ChipStore":
@@ -154,7 +178,14 @@ class ChipStore:
         s1 = self._read(S1, index, (N_MONTHS, N_S1, *side))
         s2 = self._read(S2, index, (N_MONTHS, N_S2, *side))
         agbm = self.read_target(index) if self.has_targets else None
-        return Chip(self.chip_ids[index], s1, s2, self.s2_present[index], agbm)
+        place = self.georeference(index)
+        return Chip(self.chip_ids[index], s1, s2, self.s2_present[index], agbm, place)
+
+    def georeference(self, index: int) -> Georeference:
+        """Return where the chip at `index` lies, as its files said; NOWHERE if they did not."""
+        known = not np.isnan(self._transform[index]).any()
+        transform = tuple(self._transform[index].tolist()) if known else NOWHERE.transform
+        return Georeference(str(self._crs[index]), transform)
 
     def read_target(self, index: int) -> NDArray[np.float32]:
         """Read the AGBM of the chip at `index`, (H, W), t/ha, NaN = no target.

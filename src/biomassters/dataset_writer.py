@@ -28,6 +28,9 @@ from biomassters.sources import ChipFiles, simulate_files
 SEED = 2023
 """Decides the chip ids, and with them the chips."""
 
+SIZE_STEP = 32
+"""A chip's side is a multiple of it: the encoder halves it five times."""
+
 
 def write_dataset(folder: Path, *, n_train: int, n_test: int, chip_size: int) -> None:
     """Write simulated chips as official files, with their catalogues.
@@ -39,7 +42,7 @@ def write_dataset(folder: Path, *, n_train: int, n_test: int, chip_size: int) ->
         chip_size: Side of a chip, pixels.
 
     Raises:
-        CatalogueError: The folder holds something already.
+        CatalogueError: The folder holds something already, or no pipeline could use such chips.
     """
     _write(folder, n_train, n_test, chip_size, with_chips=True)
 
@@ -48,7 +51,7 @@ def write_catalogue(folder: Path, *, n_train: int, n_test: int, chip_size: int) 
     """Write only the catalogues that `write_dataset` would; `data.source: synthetic` needs no more.
 
     Raises:
-        CatalogueError: The folder holds something already.
+        CatalogueError: The folder holds something already, or no pipeline could use such chips.
     """
     _write(folder, n_train, n_test, chip_size, with_chips=False)
 
@@ -67,6 +70,11 @@ def _write(folder: Path, n_train: int, n_test: int, chip_size: int, *, with_chip
     if folder.exists() and any(folder.iterdir()):
         raise CatalogueError(
             f"expected a new or empty folder, got one with files, at {folder}; choose another"
+        )
+    if n_train < 1 or n_test < 1 or chip_size < 1 or chip_size % SIZE_STEP != 0:
+        raise CatalogueError(
+            f"expected 1 train chip, 1 test chip or more, of a multiple of {SIZE_STEP} pixels, got"
+            f" {n_train}, {n_test} and {chip_size}; choose other numbers"
         )
     folder.mkdir(parents=True, exist_ok=True)
     ids = draw_chip_ids(n_train + n_test)

@@ -97,7 +97,8 @@ class Trainer:
             curves: The folder of the recorded curves.
 
         Raises:
-            TrainingError: A loss is not finite; the checkpoint of the epoch before stays.
+            TrainingError: A loss or a weight is not finite; the checkpoint of the epoch before
+                stays.
         """
         state = checkpoints.load()
         first_epoch = 0 if state is None else self._restore(state)
@@ -127,6 +128,7 @@ class Trainer:
                 self._refuse_non_finite(losses[step - 1], indices[step - 1], epoch, step - 1)
             bar.update()
         self._refuse_non_finite(losses[-1], indices[-1], epoch, len(losses) - 1)
+        self._refuse_non_finite_weights(epoch)
         seconds = time.perf_counter() - started
         return {
             "train/loss": float(torch.stack(losses).mean()),
@@ -163,6 +165,15 @@ class Trainer:
                 f" chips {chips}; look at these chips or lower lr:"
                 " the checkpoint of the epoch before is kept"
             )
+
+    def _refuse_non_finite_weights(self, epoch: int) -> None:
+        # The last step of an epoch can spoil them, which no loss of this epoch would show.
+        for name, tensor in self.model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    f"expected finite weights, got others at {name} after epoch {epoch};"
+                    " lower lr: the checkpoint of the epoch before is kept"
+                )
 
     def _validate_epoch(self, epoch: int) -> dict[str, float]:
         last = epoch + 1 == self.recipe.epochs

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from biomassters import symmetries
 from biomassters.batches import Batch
+from biomassters.errors import StoreError
 from biomassters.metrics import ErrorSums
 from biomassters.model import BiomassModel
 from biomassters.precision import autocast
@@ -80,8 +81,17 @@ def score_chips(
     *,
     precision: str,
 ) -> dict[str, Any]:
-    """Score a model on chips with targets; see `metrics.ErrorSums`."""
+    """Score a model on chips; see `metrics.ErrorSums`.
+
+    Raises:
+        StoreError: None of them has a target.
+    """
     sums = ErrorSums()
     for index, prediction, target in predict_batches([model], batches, views, precision=precision):
         sums.add(chip_ids[index], prediction, target)
+    if not sums.chip_ids:
+        raise StoreError(
+            "expected targets of the chips that a model is scored on, got none;"
+            " add their targets, or take these chips out of the catalogue"
+        )
     return sums.summarise()

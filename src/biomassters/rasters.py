@@ -3,17 +3,28 @@
 Knows the files' layout; knows nothing of sensors, catalogues and stores.
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
 from numpy.typing import DTypeLike, NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from biomassters.errors import ChipDataError
+from biomassters.georeference import Georeference, allow_nowhere, read_georeference
+
+
+class ChipRaster(NamedTuple):
+    """A chip file, decoded.
+
+    Attributes:
+        bands: (C, H, W).
+        georeference: Where it lies; the official files do not say.
+    """
+
+    bands: NDArray[Any]
+    georeference: Georeference
 
 
 def encode_chip_tiff(array: NDArray[np.generic]) -> bytes:
@@ -28,7 +39,7 @@ def encode_chip_tiff(array: NDArray[np.generic]) -> bytes:
         An uncompressed GeoTIFF, bands interleaved by pixel, without CRS and metadata.
     """
     bands, height, width = array.shape
-    with _without_georeference_warning(), MemoryFile() as memory:
+    with allow_nowhere(), MemoryFile() as memory:
         with memory.open(
             driver="GTiff",
             count=bands,
@@ -43,8 +54,8 @@ def encode_chip_tiff(array: NDArray[np.generic]) -> bytes:
 
 def decode_chip_tiff(
     data: bytes, *, n_bands: int, dtype: DTypeLike, chip_size: int, where: str
-) -> NDArray[np.generic]:
-    """Read an official chip file.
+) -> ChipRaster:
+    """Read a file of the official kind.
 
     What the file declares is held against what is expected before a pixel is decoded, so that a
     small file that would grow to gigabytes is refused, not decoded.
@@ -56,9 +67,6 @@ def decode_chip_tiff(
         chip_size: Side that it must have, pixels.
         where: Name of the file, for errors.
 
-    Returns:
-        The bands, (C, H, W).
-
     Raises:
         ChipDataError: It is no such GeoTIFF, or it is damaged.
     """
@@ -66,7 +74,7 @@ def decode_chip_tiff(
         raise ChipDataError(f"expected a GeoTIFF, got no bytes, at {where}; fetch the file again")
     try:
         with (
-            _without_georeference_warning(),
+            allow_nowhere(),
             rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
             MemoryFile(data) as memory,
             memory.open(driver="GTiff") as dataset,
@@ -78,8 +86,7 @@ def decode_chip_tiff(
                     f"expected {expected}, got {got}, at {where};"
                     " fetch the file again, or mend data.chip_size"
                 )
-            array: NDArray[np.generic] = dataset.read()
-            return array
+            return ChipRaster(dataset.read(), read_georeference(dataset))
     except RasterioError as error:
         raise ChipDataError(
             f"expected a GeoTIFF, got {' '.join(str(error).split())}, at {where};"
@@ -102,11 +109,3 @@ def _describe_dataset(dataset: DatasetReader, chip_size: int) -> str:
     if largest > max(chip_size, 512) ** 2:
         description += f" in blocks of {largest} pixels"
     return description
-
-
-@contextmanager
-def _without_georeference_warning() -> Iterator[None]:
-    # The official files have no CRS, and none is needed: a chip's place was never published.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

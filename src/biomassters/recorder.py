@@ -1,6 +1,6 @@
 """Curves of a training for `dvc plots` and `dvc metrics`, through DVCLive."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dvclive.live import Live
@@ -21,6 +21,9 @@ class Recorder:
             files: The copy from a checkpoint to go on from; None starts anew.
         """
         self.folder = folder
+        # What a killed run recorded after its last checkpoint will be recorded again.
+        for path in list(self._list_files()):
+            path.unlink()
         for name, text in (files or {}).items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +32,8 @@ class Recorder:
         self.live = Live(
             str(folder), resume=bool(files), dvcyaml=None, save_dvc_exp=False, report=None
         )
+        if files:  # DVCLive takes "step 0 is done" for "nothing is done"
+            self.live.step = self.live.read_step() + 1  # type: ignore[no-untyped-call]
 
     def record_epoch(self, values: Mapping[str, float]) -> None:
         """Write one epoch's values."""
@@ -40,6 +45,10 @@ class Recorder:
         """Return the folder's files, for a checkpoint."""
         return {
             str(path.relative_to(self.folder)): path.read_text(encoding="utf-8")
-            for path in sorted(self.folder.rglob("*"))
-            if path.suffix in (".json", ".tsv")
+            for path in self._list_files()
         }
+
+    def _list_files(self) -> Iterator[Path]:
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".json", ".tsv"):
+                yield path

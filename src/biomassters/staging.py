@@ -24,9 +24,10 @@ from biomassters.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
 )
-from biomassters.catalogue import ChipRecord
+from biomassters.catalogue import ChipRecord, FileRecord
 from biomassters.chips import AGBM, FORMAT_VERSION, S1, S2, Chip
 from biomassters.errors import ChipDataError
+from biomassters.georeference import NOWHERE, Georeference, lie_together
 from biomassters.rasters import decode_chip_tiff
 from biomassters.sources import list_files, verify
 from biomassters.zarr_files import ArrayLayout, chunk_is_whole, write_chunk
@@ -72,29 +73,60 @@ def decode_chip(chip: ChipRecord, files: Mapping[str, bytes], chip_size: int) ->
     """Verify and decode a chip's files.
 
     Raises:
-        ChipDataError: A file is not what the catalogue says, is damaged or out of range.
+        ChipDataError: A file is not what the catalogue says, is damaged, out of range, or lies
+            elsewhere than the others.
     """
     for record in list_files(chip):
         verify(record, files[record.filename])
+    places: dict[str, Georeference] = {}
+
+    def decode(record: FileRecord, n_bands: int, dtype: type[Any]) -> NDArray[Any]:
+        name = record.filename
+        raster = decode_chip_tiff(
+            files[name], n_bands=n_bands, dtype=dtype, chip_size=chip_size, where=name
+        )
+        places[name] = raster.georeference
+        return raster.bands
+
     shapes = image_shapes(chip_size)
     s1 = np.empty(shapes[S1], np.int16)
     s2 = np.zeros(shapes[S2], np.uint16)
     for month in range(N_MONTHS):
-        name = chip.s1[month].filename
-        s1[month] = store_backscatter(_decode(files, name, N_S1, np.float32, chip_size), name)
-        s2_record = chip.s2[month]
+        s1_record, s2_record = chip.s1[month], chip.s2[month]
+        s1_db = decode(s1_record, N_S1, np.float32)
+        s1[month] = store_backscatter(s1_db, s1_record.filename)
         if s2_record is not None:
-            s2[month] = _decode(files, s2_record.filename, N_S2, np.uint16, chip_size)
+            s2[month] = decode(s2_record, N_S2, np.uint16)
     present = np.array([record is not None for record in chip.s2])
-    if chip.agbm is None:
-        return Chip(chip.chip_id, s1, s2, present, None)
-    agbm = _decode(files, chip.agbm.filename, 1, np.float32, chip_size)[0]
-    if np.isinf(agbm).any():
-        raise ChipDataError(
-            f"expected finite AGBM, got infinity, at {chip.agbm.filename};"
-            " mend the file, or take the chip out of the catalogue"
-        )
-    return Chip(chip.chip_id, s1, s2, present, agbm)
+    agbm = None
+    if chip.agbm is not None:
+        agbm = decode(chip.agbm, 1, np.float32)[0]
+        if np.isinf(agbm).any():
+            raise ChipDataError(
+                f"expected finite AGBM, got infinity, at {chip.agbm.filename};"
+                " mend the file, or take the chip out of the catalogue"
+            )
+    return Chip(chip.chip_id, s1, s2, present, agbm, locate_chip(places))
+
+
+def locate_chip(places: Mapping[str, Georeference]) -> Georeference:
+    """Return where a chip lies: where the first of its files does that says so.
+
+    Args:
+        places: Where each file lies, by its name.
+
+    Raises:
+        ChipDataError: Another file lies elsewhere.
+    """
+    known = {name: place for name, place in places.items() if place != NOWHERE}
+    first = next(iter(known), "")
+    for name, place in known.items():
+        if not lie_together(place, known[first]):
+            raise ChipDataError(
+                f"expected the place of {first}, {_describe_place(known[first])},"
+                f" got {_describe_place(place)}, at {name}; put all files of a chip on one grid"
+            )
+    return known.get(first, NOWHERE)
 
 
 def store_backscatter(s1_db: NDArray[np.float32], where: str) -> NDArray[np.int16]:
@@ -173,6 +205,8 @@ def gather_facts(chip: Chip) -> dict[str, Any]:
         "s1_nodata": (chip.s1 == S1_STORED_NODATA).sum(axis=(2, 3)).tolist(),
         "s2_nodata": s2_nodata.tolist(),
         "agbm_mean": math.nan if chip.agbm is None else _exact_mean(chip.agbm),
+        "crs": chip.georeference.crs,
+        "transform": list(chip.georeference.transform),
     }
 
 
@@ -186,6 +220,7 @@ def _hash_content(chip: Chip) -> str:
     for layout, image in _images(chip).items():
         digest.update(layout.name.encode())
         digest.update(image.tobytes())
+    digest.update(json.dumps(chip.georeference).encode())
     return digest.hexdigest()
 
 
@@ -196,12 +231,9 @@ def _exact_mean(agbm: NDArray[np.float32]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def _decode(
-    files: Mapping[str, bytes], name: str, n_bands: int, dtype: type[Any], chip_size: int
-) -> NDArray[Any]:
-    return decode_chip_tiff(
-        files[name], n_bands=n_bands, dtype=dtype, chip_size=chip_size, where=name
-    )
+def _describe_place(place: Georeference) -> str:
+    coefficients = ", ".join(f"{value:.12g}" for value in place.transform)
+    return f"{place.crs or 'no CRS'} ({coefficients})"
 
 
 def _staged_folder(scratch: Path, chip_id: str, fingerprint: str) -> Path:

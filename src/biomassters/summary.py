@@ -6,6 +6,8 @@ from typing import Any
 
 from biomassters.errors import BiomasstersError
 
+TITLE_WIDTH = 34
+COLUMN_WIDTH = 13
 COLUMNS = {
     "chip_rmse": "chip RMSE",
     "pooled_rmse": "pooled RMSE",
@@ -25,7 +27,8 @@ def summarise(folder: Path) -> str:
     if not path.exists():
         raise BiomasstersError(f"expected {path}, got none; run `dvc repro` first")
     evaluation = json.loads(path.read_text())
-    lines = [f"{'t/ha (R² has no unit)':28}" + "".join(f"{c:>13}" for c in COLUMNS.values())]
+    header = "".join(f"{title:>{COLUMN_WIDTH}}" for title in COLUMNS.values())
+    lines = [f"{'t/ha (R² has no unit)':{TITLE_WIDTH}}{header}"]
     sets = {"test": evaluation.get("test"), **evaluation["validation"]}
     for name, scores in sets.items():
         if scores is None:
@@ -34,7 +37,11 @@ def summarise(folder: Path) -> str:
         lines.append(_format_row(f"{title}, model", scores["model"]))
         lines.append(_format_row(f"{title}, training mean", scores["baseline"]))
         better = 1 - scores["model"]["chip_rmse"] / scores["baseline"]["chip_rmse"]
-        lines.append(f"{'':28}the model's chip RMSE is {better:.0%} below the training mean's")
+        side = "below" if better >= 0 else "above"
+        lines.append(
+            f"{'':{TITLE_WIDTH}}the model's chip RMSE is {abs(better):.0%} {side} the training"
+            " mean's"
+        )
     lines.append("")
     lines.append(f"pictures: {folder / 'evaluation' / 'images'}; curves: dvc plots show")
     return "\n".join(lines)
@@ -42,4 +49,5 @@ def summarise(folder: Path) -> str:
 
 def _format_row(title: str, scores: dict[str, Any]) -> str:
     cells = (scores[column] for column in COLUMNS)
-    return f"{title:28}" + "".join("            -" if c is None else f"{c:13.2f}" for c in cells)
+    texts = ("-" if cell is None else f"{cell:.2f}" for cell in cells)
+    return f"{title:{TITLE_WIDTH}}" + "".join(f"{text:>{COLUMN_WIDTH}}" for text in texts)
