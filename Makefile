@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The stages call `python` and `dvc` as they find them: let them find the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test check real-chips requirements clean-env
+.PHONY: repro test check real-chips requirements
 
 repro: $(BIN)/.installed
 	dvc repro

@@ -1,7 +1,6 @@
 """What a user can get wrong, through the real doors: one line, exit code 1, nothing written."""
 
 import csv
-import fcntl
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from locked import held_by_another_process
 from workspace import TINY
 
 from biomassters.dataset_writer import write_dataset
@@ -190,10 +190,8 @@ def test_unknown_key_stops_before_any_work(folder: Path) -> None:
 def test_second_run_beside_the_first_is_refused(folder: Path) -> None:
     assert fetch(folder).returncode == 0
     scratch = folder / "work/fetch/train"
-    lock = next(path for path in scratch.parent.rglob("*lock*"))
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        assert_one_line(fetch(folder), "another")
+    with held_by_another_process(scratch):
+        assert_one_line(fetch(folder), "got another that does the same work; wait")
 
 
 @pytest.fixture

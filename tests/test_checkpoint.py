@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from biomassters.checkpoint import Checkpoints, hold_checkpoints
-from biomassters.errors import TrainingError
+from biomassters.errors import BusyError
 
 
 def test_newest_checkpoint_comes_back(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def hold_in_a_child(folder: Path, prefix: tuple[str, ...] = ()) -> "subprocess.P
 def test_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     with hold_in_a_child(tmp_path) as child:
         with (
-            pytest.raises(TrainingError, match="another process that trains this already"),
+            pytest.raises(BusyError, match="got another that does the same work"),
             hold_checkpoints(tmp_path),
         ):
             pass
@@ -111,6 +111,6 @@ def test_trainer_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         try:
             with hold_checkpoints(tmp_path):
                 return
-        except TrainingError:
+        except BusyError:
             time.sleep(0.05)
     pytest.fail("the trainer outlived its parent")

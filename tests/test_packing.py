@@ -1,5 +1,4 @@
 import errno
-import fcntl
 import os
 import subprocess
 import sys
@@ -10,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from example_chips import ReversedSource, hash_folder, simulate_record, simulate_records
+from locked import held_by_another_process
 
 from biomassters import packing, staging
 from biomassters.catalogue import ChipRecord
 from biomassters.chips import ChipStore
-from biomassters.errors import ChipDataError, StoreError
+from biomassters.errors import BusyError, ChipDataError
 from biomassters.packing import PackReport, pack_split
 from biomassters.sources import SyntheticSource
 
@@ -185,11 +185,11 @@ def test_full_disk_leaves_nothing_half_written(
 
 
 def test_second_packing_on_the_same_scratch_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    with (tmp_path / "scratch" / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="got another that fetches into it; wait"):
-            pack(simulate_records(*IDS), tmp_path)
+    with (
+        held_by_another_process(tmp_path / "scratch"),
+        pytest.raises(BusyError, match="got another that does the same work; wait"),
+    ):
+        pack(simulate_records(*IDS), tmp_path)
 
 
 def test_file_that_fails_its_cksum_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ last is kept: whatever happens, one of the two is whole.
 """
 
 import ctypes
-import fcntl
 import hashlib
 import io
 import logging
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 
-from biomassters.errors import TrainingError
+from biomassters.locks import hold_folder
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 PR_SET_PDEATHSIG = 1
@@ -71,19 +70,10 @@ def hold_checkpoints(folder: Path) -> Iterator[Checkpoints]:
     """Hold `folder` for this process, which ends when its parent (DVC) does.
 
     Raises:
-        TrainingError: Another process trains this already.
+        BusyError: Another process trains this already.
     """
     _end_with_parent()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            # A POSIX lock: forked workers, which outlive a killed trainer by seconds, have no part.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingError(
-                f"expected to be alone at {folder}, got another process that trains this already;"
-                " wait for it or end it"
-            ) from None
+    with hold_folder(folder):
         yield Checkpoints(folder)
 
 

@@ -31,3 +31,7 @@ class ModelError(BiomasstersError):
 
 class TrainingError(BiomasstersError):
     """Training cannot go on."""
+
+
+class BusyError(BiomasstersError):
+    """Another process does the same work already."""

@@ -8,12 +8,10 @@ A chip's fingerprint says what it was made from: a chip with the same fingerprin
 or in scratch is taken from there, and its files, which DVC's cache may share, are never written.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +31,7 @@ from biomassters.chips import (
     read_facts,
 )
 from biomassters.errors import StoreError
+from biomassters.locks import hold_folder
 from biomassters.sources import Source
 from biomassters.staging import (
     SavedChip,
@@ -80,9 +79,9 @@ def pack_split(
 
     Raises:
         ChipDataError: A file cannot be had or is not what the catalogue says.
-        StoreError: Another process packs with the same scratch.
+        BusyError: Another process packs with the same scratch.
     """
-    with _lock(scratch):
+    with hold_folder(scratch):
         _recover(store)
         prints = {chip.chip_id: fingerprint_chip(chip, source.kind, chip_size) for chip in chips}
         reused = _find_in_store(store, chips, prints, chip_size)
@@ -222,20 +221,6 @@ def _recover(store: Path) -> None:
 
 def _beside(store: Path, word: str) -> Path:
     return store.with_name(f".{store.name}.{word}")
-
-
-@contextmanager
-def _lock(scratch: Path) -> Iterator[None]:
-    scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"expected {scratch.resolve()} for this process alone, got another that fetches"
-                " into it; wait until it ends"
-            ) from None
-        yield
 
 
 def _empty(scratch: Path) -> None:
