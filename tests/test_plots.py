@@ -54,7 +54,7 @@ def test_true_colour_is_red_green_blue_and_keeps_a_dark_forest_dark() -> None:
 def test_panels_have_a_row_a_chip_and_name_its_rmse() -> None:
     figure = draw_panels([make_panel(), make_panel(chip_id="other")])
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles.count("prediction − target (t/ha), RMSE 5.0") == 2
+    assert titles.count("prediction minus target (t/ha), RMSE 5.0") == 2
     assert figure.axes[0].get_ylabel() == "0003d2eb"
 
 

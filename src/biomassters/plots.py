@@ -127,7 +127,7 @@ def _draw_maps(figure: Figure, row: Sequence[Axes], panel: Panel) -> None:
     picture = difference.imshow(
         error, vmin=-limit, vmax=limit, cmap=ERROR_COLOURS, interpolation="nearest"
     )
-    title = "prediction − target (t/ha)"
+    title = "prediction minus target (t/ha)"
     if has_target:
         title += f", RMSE {np.sqrt(np.nanmean(error**2)):.1f}"
     difference.set_title(title, fontsize=9)
