@@ -42,6 +42,7 @@ def main() -> None:
         indices=list(range(len(store.chip_ids))),
         recipe=Recipe(
             lr=finetune.lr,
+            lr_min=finetune.lr_min,
             epochs=finetune.epochs,
             seed=params.seed,
             optimisation=params.optimisation,

@@ -1,9 +1,6 @@
-"""Stage `train`: train one fold, and predict the chips that it left out.
+"""Stage `train`: train one fold, and predict the chips that it left out."""
 
-Usage: python src/train.py FOLD
-"""
-
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -49,7 +46,9 @@ class Params(Section):
 
 def main() -> None:
     """Train the fold that the command line names."""
-    fold = int(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("fold", type=int)
+    fold = parser.parse_args().fold
     params = read_params(Params)
     store = ChipStore.open(Path("chips/train.zarr"))
     training, validation = split_chips(store, params.split, fold)
@@ -57,6 +56,7 @@ def main() -> None:
     model = BiomassModel.build(params.model, read_statistics(Path("statistics.json")))
     recipe = Recipe(
         lr=params.lr,
+        lr_min=params.train.lr_min,
         epochs=params.train.epochs,
         seed=params.seed,
         optimisation=params.optimisation,

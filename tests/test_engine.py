@@ -77,6 +77,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
 def make_recipe(**changes: Any) -> Recipe:
     defaults = {
         "lr": 1e-3,
+        "lr_min": 1e-6,
         "epochs": 3,
         "seed": 5,
         "optimisation": optimise(),
@@ -127,13 +128,13 @@ def read_curve(folder: Path, name: str) -> dict[int, float]:
     ("epoch", "lr"), [(0, 1e-3), (1, 8.6819805e-4), (2, 5.5e-4), (3, 2.3180195e-4), (4, 1e-4)]
 )
 def test_cosine_leads_from_lr_to_lr_min(epoch: float, lr: float) -> None:
-    recipe = make_recipe(epochs=4, optimisation=optimise(lr_min=1e-4))
+    recipe = make_recipe(epochs=4, lr_min=1e-4)
     assert cosine_lr(recipe, epoch) == pytest.approx(lr, rel=1e-7)
 
 
 @pytest.mark.parametrize("epoch", [0, 1.3, 3])
 def test_lr_min_above_lr_leaves_lr_as_it_is(epoch: float) -> None:
-    assert cosine_lr(make_recipe(lr=1e-4, optimisation=optimise(lr_min=1e-2)), epoch) == 1e-4
+    assert cosine_lr(make_recipe(lr=1e-4, lr_min=1e-2), epoch) == 1e-4
 
 
 def test_every_trainable_parameter_is_in_one_group_of_the_optimizer() -> None:

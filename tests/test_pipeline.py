@@ -1,6 +1,7 @@
 """dvc.yaml against the sources: nothing reruns for nothing, and nothing is left stale."""
 
 import ast
+import hashlib
 import importlib.util
 import re
 import sys
@@ -112,3 +113,16 @@ def test_readme_names_what_each_stage_writes(stage: str) -> None:
     for out in outs:
         path = out if isinstance(out, str) else next(iter(out))
         assert "/".join(path.split("${")[0].split("/")[:2]) in row[0]
+
+
+def test_committed_run_is_that_of_the_committed_sources_and_params() -> None:
+    """After a change of sources or params: `make repro`, and commit dvc.lock and metrics/."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, stage in yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].items():
+        for dependency in stage["deps"]:
+            path = ROOT / dependency["path"]
+            if dependency["path"].startswith("src/"):
+                digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+                assert dependency["md5"] == digest, f"{name}: {dependency['path']} has changed"
+        for key, value in stage["params"]["params.yaml"].items():
+            assert look_up(params, key) == value, f"{name}: {key} has changed"

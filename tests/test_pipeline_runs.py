@@ -6,6 +6,7 @@ All tests share one run in a tiny workspace; each puts it back as it was.
 import csv
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,6 +188,24 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
     result = workspace.run("dvc", "repro")
     assert list_stages_run(result.stdout) == {"fetch@train", "fetch@test", "predict", "evaluate"}
     assert "test: 1 chips fetched, 0 taken from an unfinished run, 2 unchanged" in result.stdout
+
+
+def test_killed_dvc_takes_its_trainer_along_and_the_next_repro_goes_on(
+    workspace: Workspace,
+) -> None:
+    workspace.set_params({"train.epochs": 15})
+    before = set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
+    with workspace.start("dvc", "repro", "train@0") as dvc:
+        while set(workspace.folder.glob("work/train-0-*/checkpoint.pt")) == before:
+            assert dvc.poll() is None, "the training ended without a checkpoint"
+            time.sleep(0.02)
+        dvc.kill()
+    # Were the trainer still alive, this one would be refused.
+    result = workspace.run("dvc", "repro", "train@0")
+    assert re.search(r"going on after epoch \d+ of 15", result.stderr)
+    curve = workspace.folder / "metrics/train/0/plots/metrics/train/loss.tsv"
+    steps = [line.split()[0] for line in curve.read_text().splitlines()[1:]]
+    assert steps == [str(step) for step in range(15)]
 
 
 def test_wrong_param_ends_the_first_stage_before_any_work(workspace: Workspace) -> None:

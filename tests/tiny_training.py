@@ -55,7 +55,6 @@ def optimise(**changes: Any) -> OptimisationParams:
         "batch_size": 2,
         "weight_decay": 0.01,
         "clip_norm": 5.0,
-        "lr_min": 1e-6,
         "precision": "fp32",
         "max_target": 400.0,
     }

@@ -35,11 +35,7 @@ class Workspace:
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env={
-                **repository_copy.copy_environment(self.folder),
-                "BIOMASSTERS_WORKERS": "0",
-                **environment,
-            },
+            env={**self._environment, **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -47,6 +43,20 @@ class Workspace:
         if check and result.returncode != 0:
             raise AssertionError(f"{' '.join(command)}:\n{result.stdout}\n{result.stderr}")
         return result
+
+    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Start a command there, as `run` does, without waiting; its output is dropped."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**repository_copy.copy_environment(self.folder), "BIOMASSTERS_WORKERS": "0"}
 
     def set_params(self, changes: Mapping[str, Any]) -> None:
         """Set dotted keys of params.yaml."""

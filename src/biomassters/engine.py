@@ -33,7 +33,8 @@ class Recipe:
     """How to train.
 
     Attributes:
-        lr: Peak learning rate; a cosine leads from it to `optimisation.lr_min`.
+        lr: Peak learning rate.
+        lr_min: Where a cosine leads it; a peak below stays as it is.
         epochs: Passes over the training chips.
         seed: Of the order of the chips and of their augmentation.
         optimisation: Batch size, optimizer and loss.
@@ -42,6 +43,7 @@ class Recipe:
     """
 
     lr: float
+    lr_min: float
     epochs: int
     seed: int
     optimisation: OptimisationParams
@@ -212,5 +214,5 @@ def build_optimizer(model: torch.nn.Module, lr: float, weight_decay: float) -> t
 
 def cosine_lr(recipe: Recipe, epoch: float) -> float:
     """Return the learning rate at a moment of the training, in epochs since its start."""
-    lr_min = min(recipe.optimisation.lr_min, recipe.lr)
+    lr_min = min(recipe.lr_min, recipe.lr)
     return lr_min + (recipe.lr - lr_min) * (1 + math.cos(math.pi * epoch / recipe.epochs)) / 2

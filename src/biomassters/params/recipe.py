@@ -59,7 +59,6 @@ class OptimisationParams(Section):
         batch_size: Chips a step, over all GPUs.
         weight_decay: AdamW's; none on biases and norms.
         clip_norm: Largest gradient norm.
-        lr_min: The learning rate at the end of the cosine.
         precision: Arithmetic of the forward pass.
         max_target: Pixels of this AGBM (t/ha) and more do not enter the loss.
     """
@@ -67,7 +66,6 @@ class OptimisationParams(Section):
     batch_size: int = Field(gt=0)
     weight_decay: NotNegative
     clip_norm: Positive
-    lr_min: NotNegative
     precision: Literal["fp32", "bf16", "fp16"]
     max_target: Positive
 
@@ -77,11 +75,13 @@ class TrainParams(Section):
 
     Attributes:
         epochs: Passes over the fold's training chips.
+        lr_min: The learning rate at the end of the cosine; the peak is the top-level `lr`.
         validation_tta: Views that the logged TTA score of an epoch averages.
         validation_every: Epochs between two validations (the last epoch always has one).
     """
 
     epochs: int = Field(gt=0)
+    lr_min: NotNegative
     validation_tta: Literal["none", "flips", "dihedral"]
     validation_every: int = Field(gt=0)
 
@@ -93,10 +93,12 @@ class FinetuneParams(Section):
         fold: The fold whose model it starts from.
         epochs: Passes over all train chips.
         lr: Peak learning rate.
+        lr_min: The learning rate at the end of the cosine.
         weights: `last`, or the `average` over the epochs of the last quarter.
     """
 
     fold: int = Field(ge=0)
     epochs: int = Field(gt=0)
     lr: Positive
+    lr_min: NotNegative
     weights: Literal["last", "average"]
