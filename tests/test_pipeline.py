@@ -11,6 +11,7 @@ import pytest
 import yaml
 from closures import SRC, import_closure
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 
 from biomassters.params.schema import Params
 from biomassters.stage_inputs import look_up
@@ -117,8 +118,9 @@ def test_readme_names_what_each_stage_writes(stage: str) -> None:
 
 def test_committed_run_is_that_of_the_committed_sources_and_params() -> None:
     """After a change of sources or params: `make repro`, and commit dvc.lock and metrics/."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for name, stage in yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].items():
+    # YAML 1.2, as DVC writes it: PyYAML takes its 1e-06 for a string.
+    params, lock = (YAML(typ="safe").load(ROOT / name) for name in ("params.yaml", "dvc.lock"))
+    for name, stage in lock["stages"].items():
         for dependency in stage["deps"]:
             path = ROOT / dependency["path"]
             if dependency["path"].startswith("src/"):
