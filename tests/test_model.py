@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from golden import DECODER_CHANNELS, golden_images, golden_shapes, golden_weights
 from torch import Tensor
 
@@ -157,3 +158,12 @@ def test_architecture_survives_json() -> None:
 def test_unsound_architecture_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="expected an architecture"):
         Architecture.from_json(text)
+
+
+def test_winners_preset_has_the_winners_number_of_parameters() -> None:
+    """130.8 million, as the design has it from his code."""
+    preset = yaml.safe_load((Path(__file__).parents[1] / "presets/winner.yaml").read_text())
+    network = Network(
+        backbone=preset["model"]["backbone"], decoder_channels=preset["model"]["decoder_channels"]
+    )
+    assert sum(parameter.numel() for parameter in network.parameters()) == 130_840_698
