@@ -1,4 +1,4 @@
-"""Run the whole pipeline on two real chips: `make real-chips` (about 4 minutes on 2 cores).
+"""Run the whole pipeline on two real chips: `make real-chips` (about 3 minutes on 2 cores).
 
 Both chips are train chips, for no official test chip is at hand. The test split is the same two
 chips under other names, so its scores show the fit, while each fold's validation shows the skill

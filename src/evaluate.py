@@ -104,14 +104,15 @@ def score_set(
     scores = score_maps(open_maps(store, folder), choose_baseline)
     panels = []
     for chip_id in choose_panel_chips(scores, N_PANELS):
-        chip = store.read_chip(store.chip_ids.index(chip_id))
+        index = store.chip_ids.index(chip_id)
+        chip = store.read_chip(index)
         panels.append(
             Panel(
                 chip_id=chip_id,
                 s1=chip.s1,
                 s2=chip.s2,
                 s2_present=chip.s2_present,
-                target=store.read_target(store.chip_ids.index(chip_id)),
+                target=store.read_target(index),
                 prediction=read_prediction(folder, chip_id)[0],
             )
         )

@@ -3,30 +3,54 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HOLD = """
-import sys, time
-from pathlib import Path
+from biomassters.errors import BusyError
 from biomassters.locks import hold_folder
-with hold_folder(Path(sys.argv[1])):
+
+HOLD = """
+import importlib, sys, time
+from pathlib import Path
+module, function, folder = sys.argv[1:]
+with getattr(importlib.import_module(module), function)(Path(folder)):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
-@contextmanager
-def held_by_another_process(folder: Path) -> Iterator[None]:
-    """Hold `folder` in a child process."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
+def start_holder(
+    folder: Path, *, hold: str = "biomassters.locks.hold_folder", launcher: tuple[str, ...] = ()
+) -> "subprocess.Popen[str]":
+    """Start a child, perhaps by a launcher, and return when it holds `folder` by `hold`."""
+    child = subprocess.Popen(
+        [*launcher, sys.executable, "-c", HOLD, *hold.rsplit(".", 1), str(folder)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    """Hold `folder` in a child process."""
+    with start_holder(folder) as child:
         yield
         child.kill()
+
+
+def is_free_within(seconds: float, folder: Path) -> bool:
+    """Whether no process holds a folder any more."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with hold_folder(folder):
+                return True
+        except BusyError:
+            time.sleep(0.02)
+    return False

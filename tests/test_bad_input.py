@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from locked import held_by_another_process
 from workspace import TINY
 
 from biomassters.dataset_writer import write_dataset
+from repository_copy import ROOT, set_params
 
-ROOT = Path(__file__).parents[1]
 CHIP_SIZE = int(TINY["data.chip_size"])
 
 
@@ -38,9 +37,8 @@ def folder(dataset: Path, tmp_path: Path) -> Path:
 
 
 def set_data(folder: Path, **values: object) -> None:
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    document["data"].update(values)
-    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    set_params(folder, {f"data.{key}": value for key, value in values.items()})
 
 
 def fetch(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -1,14 +1,12 @@
 import errno
-import io
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from locked import is_free_within, start_holder
 
 from biomassters.checkpoint import Checkpoints, hold_checkpoints
 from biomassters.errors import BusyError
@@ -68,30 +66,11 @@ def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         checkpoints.load()
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from biomassters.checkpoint import hold_checkpoints
-with hold_checkpoints(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def hold_in_a_child(folder: Path, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    child = subprocess.Popen(
-        [*prefix, sys.executable, "-c", HOLD, str(folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
-    )
-    assert isinstance(child.stdout, io.TextIOBase)
-    assert child.stdout.readline() == "held\n"
-    return child
+HOLD = "biomassters.checkpoint.hold_checkpoints"
 
 
 def test_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
-    with hold_in_a_child(tmp_path) as child:
+    with start_holder(tmp_path, hold=HOLD) as child:
         with (
             pytest.raises(BusyError, match="got another that does the same work"),
             hold_checkpoints(tmp_path),
@@ -103,14 +82,7 @@ def test_second_process_is_refused_until_the_first_ends(tmp_path: Path) -> None:
 
 
 def test_trainer_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
-    launcher = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    with hold_in_a_child(tmp_path, (sys.executable, "-c", launcher)) as parent:
+    launcher = (sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])")
+    with start_holder(tmp_path, hold=HOLD, launcher=launcher) as parent:
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            with hold_checkpoints(tmp_path):
-                return
-        except BusyError:
-            time.sleep(0.05)
-    pytest.fail("the trainer outlived its parent")
+    assert is_free_within(10, tmp_path), "the trainer outlived its parent"

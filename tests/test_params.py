@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from biomassters.params.predict import PredictParams
 from biomassters.params.reading import read_params
 from biomassters.params.schema import Params
 from biomassters.params.section import Section
+from repository_copy import set_params
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -17,16 +19,14 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 def write_changed(folder: Path, key: str, value: Any) -> Path:
     """Write the committed params with one dotted key set, or taken away where value is `...`."""
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    *parents, last = key.split(".")
-    section = document
-    for parent in parents:
-        section = section[parent]
-    if value is ...:
-        del section[last]
-    else:
-        section[last] = value
     path = folder / "params.yaml"
+    shutil.copyfile(ROOT / "params.yaml", path)
+    if value is not ...:
+        set_params(folder, {key: value})
+        return path
+    document = yaml.safe_load(path.read_text())
+    section, name = key.split(".")
+    del document[section][name]
     path.write_text(yaml.safe_dump(document))
     return path
 

@@ -1,6 +1,5 @@
 """A real `python src/train.py 0`, killed and repeated, beside another, and with another lr."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from locked import is_free_within
 from workspace import Workspace, make_tiny_workspace
 
 N_KILLS = 4
@@ -79,20 +79,6 @@ def count_saves(workspace: Workspace) -> int:
         path.stat().st_ino + path.stat().st_mtime_ns
         for path in (workspace.folder / "work").glob("train-0-*/checkpoint.pt")
     )
-
-
-def is_free_within(seconds: float, lock: Path) -> bool:
-    """Whether no process holds a lock any more."""
-    deadline = time.monotonic() + seconds
-    with lock.open("w") as file:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.02)
-            else:
-                return True
-    return False
 
 
 def read_results(workspace: Workspace) -> dict[str, bytes]:
@@ -168,7 +154,7 @@ def test_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
             else:
                 time.sleep(moments.uniform(0, 0.2))
             n_killed += process.poll() is None
-        assert is_free_within(1.0, list_scratch(workspace)[0] / "lock")
+        assert is_free_within(1.0, list_scratch(workspace)[0])
     with training(workspace) as process:
         finish(workspace, process)
     assert "going on after epoch" in (workspace.folder / STDERR).read_text()

@@ -23,13 +23,11 @@ from biomassters.catalogue import (
 )
 from biomassters.checksums import posix_cksum
 from biomassters.errors import CatalogueError
+from biomassters.params.data import CHIP_SIZE_STEP
 from biomassters.sources import ChipFiles, simulate_files
 
 SEED = 2023
 """Decides the chip ids, and with them the chips."""
-
-SIZE_STEP = 32
-"""A chip's side is a multiple of it: the encoder halves it five times."""
 
 
 def write_dataset(folder: Path, *, n_train: int, n_test: int, chip_size: int) -> None:
@@ -71,10 +69,11 @@ def _write(folder: Path, n_train: int, n_test: int, chip_size: int, *, with_chip
         raise CatalogueError(
             f"expected a new or empty folder, got one with files, at {folder}; choose another"
         )
-    if n_train < 1 or n_test < 1 or chip_size < 1 or chip_size % SIZE_STEP != 0:
+    if n_train < 1 or n_test < 1 or chip_size < 1 or chip_size % CHIP_SIZE_STEP != 0:
         raise CatalogueError(
-            f"expected 1 train chip, 1 test chip or more, of a multiple of {SIZE_STEP} pixels, got"
-            f" {n_train}, {n_test} and {chip_size}; choose other numbers"
+            "expected 1 train chip, 1 test chip or more, of a multiple of"
+            f" {CHIP_SIZE_STEP} pixels, got {n_train}, {n_test} and {chip_size};"
+            " choose other numbers"
         )
     folder.mkdir(parents=True, exist_ok=True)
     ids = draw_chip_ids(n_train + n_test)

@@ -1,10 +1,13 @@
 """Section `data`: where the chips come from."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from biomassters.params.section import Section
+
+CHIP_SIZE_STEP: Final = 32
+"""A chip's side is a multiple of it: the encoder halves it five times."""
 
 
 class DataParams(Section):
@@ -17,4 +20,4 @@ class DataParams(Section):
     """
 
     source: Literal["synthetic", "folder"]
-    chip_size: int = Field(gt=0, multiple_of=32)
+    chip_size: int = Field(gt=0, multiple_of=CHIP_SIZE_STEP)
