@@ -25,6 +25,9 @@ MODEL = ModelParams(
     decoder_channels=(16, 16, 8, 8, 8),
     normalisation="zscore",
     target_scaling="standard",
+    month_aggregation="attention",
+    month_encoding="none",
+    missing_months="zero",
 )
 STATISTICS = SimpleNamespace(
     normalisation=SimpleNamespace(
@@ -53,10 +56,14 @@ def optimise(**changes: Any) -> OptimisationParams:
     """Return a section `optimisation` with changes."""
     defaults = {
         "batch_size": 2,
+        "micro_batch_size": 2,
         "weight_decay": 0.01,
         "clip_norm": 5.0,
         "precision": "fp32",
+        "compile": False,
+        "loss": "rmse",
         "max_target": 400.0,
+        "ema_decay": 0.0,
     }
     return OptimisationParams(**{**defaults, **changes})
 

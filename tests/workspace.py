@@ -15,6 +15,7 @@ TINY: Mapping[str, Any] = {
     "model.backbone": "mobilenetv3_small_050",
     "model.decoder_channels": [16, 16, 8, 8, 8],
     "optimisation.batch_size": 2,
+    "optimisation.micro_batch_size": 2,
     "train.epochs": 2,
     "train.validation_every": 1,
     "finetune.epochs": 2,

@@ -55,6 +55,18 @@ class Params(Section):
                 f"finetune.fold: expected one of folds = {list(self.folds)},"
                 f" got {self.finetune.fold}"
             )
+        if self.optimisation.batch_size % self.optimisation.micro_batch_size:
+            raise ValueError(
+                "optimisation.micro_batch_size: expected a divisor of optimisation.batch_size ="
+                f" {self.optimisation.batch_size}, got {self.optimisation.micro_batch_size}"
+            )
+        for name, phase in (("train", self.train), ("finetune", self.finetune)):
+            for key in ("warmup_epochs", "frozen_encoder_epochs", "plain_epochs"):
+                if getattr(phase, key) > phase.epochs:
+                    raise ValueError(
+                        f"{name}.{key}: expected at most {name}.epochs = {phase.epochs},"
+                        f" got {getattr(phase, key)}"
+                    )
         if self.statistics.source == "published" and self.model.normalisation != "minmax":
             raise ValueError(
                 "model.normalisation: expected minmax with statistics.source = published (only"
