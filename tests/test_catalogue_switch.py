@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from closures import SRC
 from example_chips import hash_folder
 from workspace import Workspace, copy_repository
 
@@ -14,6 +13,7 @@ from biomassters.catalogue import read_catalogue
 from biomassters.catalogue_switch import switch_catalogue
 from biomassters.dataset_writer import write_catalogue, write_dataset
 from biomassters.errors import CatalogueError
+from import_closures import SRC
 
 INSIDE = Path("src/catalogue/synthetic")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from closures import SRC, import_closure
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from biomassters.params.schema import Params
 from biomassters.stage_inputs import look_up
+from import_closures import SRC, import_closure
 
 ROOT = SRC.parent
 README = (ROOT / "README.md").read_text()

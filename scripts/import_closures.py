@@ -1,9 +1,14 @@
-"""The modules of this project that a script imports, directly or not, read from the sources."""
+"""The modules of this project that a script imports, directly or not, read from the sources.
+
+Run as a script, it lists them in dvc.yaml, as tests/test_pipeline.py asks.
+"""
 
 import ast
+import re
 from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src"
+STAGE = re.compile(r"  (\w+):")
 
 
 def import_closure(script: Path) -> set[str]:
@@ -37,3 +42,23 @@ def _module_files(name: str) -> list[Path]:
         base = SRC.joinpath(*parts[:depth])
         files += [path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()]
     return files
+
+
+def rewrite_deps(definition: str) -> str:
+    """Return dvc.yaml with the sources among each stage's deps replaced by its script's closure."""
+    lines: list[str] = []
+    stage, is_written = "", True
+    for line in definition.splitlines():
+        if match := STAGE.fullmatch(line):
+            stage, is_written = match[1], False
+        if not line.startswith("      - src/"):
+            lines.append(line)
+        elif not is_written:
+            lines += [f"      - {path}" for path in sorted(import_closure(SRC / f"{stage}.py"))]
+            is_written = True
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    path = SRC.parent / "dvc.yaml"
+    path.write_text(rewrite_deps(path.read_text()))
