@@ -2,9 +2,9 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import NonNegativeInt
 
@@ -53,7 +53,7 @@ def main() -> None:
     target = read_statistics(Path("statistics.json")).target
     train, test = (ChipStore.open(Path(f"chips/{split}.zarr")) for split in ("train", "test"))
     fold_names = [f"fold-{fold}" for fold in params.folds]
-    models = fold_names if params.predict.models == "folds" else ["final"]
+    models = list_models(params.predict.models, fold_names, test.chip_ids)
     check_predictions(PREDICTIONS, test.chip_ids, models)
 
     (FOLDER / "images").mkdir(parents=True, exist_ok=True)
@@ -76,6 +76,20 @@ def main() -> None:
     write_table(FOLDER / "chips.csv", tables)
     draw_histograms(read_histograms(HISTOGRAMS)).savefig(FOLDER / "images" / "histograms.png")
     METRICS.write_text(json.dumps(metrics | {"validation": validation}, indent=2) + "\n")
+
+
+def list_models(
+    models: Literal["final", "folds", "imported"],
+    fold_names: Sequence[str],
+    chip_ids: Sequence[str],
+) -> list[str]:
+    """Return the models that every prediction must average.
+
+    No param names the imported ones: those of the first chip are the ones of all.
+    """
+    if models == "imported":
+        return read_prediction(PREDICTIONS, chip_ids[0])[1].get("MODELS", "").split(",")
+    return list(fold_names) if models == "folds" else ["final"]
 
 
 def read_histograms(path: Path) -> dict[str, list[tuple[float, float]]]:

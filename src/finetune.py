@@ -1,19 +1,22 @@
 """Stage `finetune`: train a fold's model on all train chips, at a lower learning rate.
 
 All chips are trained on, so no validation could tell a best epoch: the last weights are kept, or
-the average over the last quarter of the epochs.
+the average over the last quarter of the epochs (of their moving averages, if there are some).
 """
 
 from pathlib import Path
 
 from biomassters.checkpoint import hold_checkpoints
 from biomassters.chips import ChipStore
+from biomassters.distributed import Processes, join_processes
 from biomassters.doors import run_door, scratch_folder
 from biomassters.engine import Recipe, Trainer
+from biomassters.launching import launch
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import AugmentationParams, FinetuneParams, OptimisationParams
 from biomassters.params.section import Section
 from biomassters.precision import place_model
+from biomassters.schedule import Schedule
 from biomassters.selection import AverageWeights
 from biomassters.stage_inputs import fingerprint_stage
 from biomassters.weights import load_model, save_weights
@@ -30,29 +33,36 @@ class Params(Section):
 
 def main() -> None:
     """Finetune the fold's model that the params name."""
-    params = read_params(Params)
+    with join_processes() as processes:
+        finetune_model(read_params(Params), processes)
+
+
+def finetune_model(params: Params, processes: Processes) -> None:
+    """Finetune the model and write what this stage hands over; the first process alone writes."""
     finetune = params.finetune
     store = ChipStore.open(Path("chips/train.zarr"))
     model = load_model(Path(f"models/folds/fold-{finetune.fold}.safetensors"))
+    model = place_model(model, processes.device)
     averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
     keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
     trainer = Trainer(
-        model=place_model(model),
+        model=model,
         store=store,
         indices=list(range(len(store.chip_ids))),
         recipe=Recipe(
-            lr=finetune.lr,
-            lr_min=finetune.lr_min,
-            epochs=finetune.epochs,
+            schedule=Schedule(lr=finetune.lr, phase=finetune),
             seed=params.seed,
             optimisation=params.optimisation,
             augmentation=params.augmentation,
         ),
         keeper=keeper,
+        processes=processes,
     )
     scratch = scratch_folder(f"finetune-{fingerprint_stage('finetune')}")
-    with hold_checkpoints(scratch) as checkpoints:
+    with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, Path("metrics/finetune"))
+    if not processes.is_first:
+        return
     model.load_state_dict(keeper.weights)
     save_weights(
         Path("models/final/final.safetensors"),
@@ -62,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_door(lambda: launch(main))

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from biomassters.batches import StoreOrder, open_batches
+from biomassters.batches import open_batches
 from biomassters.chips import ChipStore
+from biomassters.distributed import Processes, join_processes
 from biomassters.doors import run_door
+from biomassters.epoch_order import StoreOrder
 from biomassters.errors import ModelError
 from biomassters.inference import predict_batches
+from biomassters.launching import launch
 from biomassters.params.predict import PredictParams
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
@@ -26,20 +29,28 @@ class Params(Section):
 
 def main() -> None:
     """Predict all test chips."""
-    params = read_params(Params).predict
+    with join_processes() as processes:
+        predict_chips(read_params(Params).predict, processes)
+
+
+def predict_chips(params: PredictParams, processes: Processes) -> None:
+    """Predict all test chips, each process a part of them; the first one writes."""
     store = ChipStore.open(Path("chips/test.zarr"))
     folder = Path("models") / params.models
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise ModelError(f"expected models at {folder}, got none; run `dvc repro` to train them")
-    models = [place_model(load_model(path)) for path in paths]
+    models = [place_model(load_model(path), processes.device) for path in paths]
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}
-    order = StoreOrder(range(len(store.chip_ids)), params.batch_size)
+    order = StoreOrder(
+        range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size
+    )
     for index, prediction, _ in predict_batches(
         models,
         open_batches(store, order),
         views(params.tta),
         precision=params.precision,
+        processes=processes,
         progress=True,
     ):
         if params.clamp:
@@ -54,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_door(lambda: launch(main))

@@ -1,17 +1,22 @@
 """Stage `train`: train one fold, and predict the chips that it left out."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
-from biomassters.batches import StoreOrder, open_batches
+from biomassters.batches import Batch, open_batches
 from biomassters.checkpoint import hold_checkpoints
 from biomassters.chips import ChipStore
+from biomassters.distributed import Processes, join_processes
 from biomassters.doors import run_door, scratch_folder
 from biomassters.engine import Recipe, Trainer
+from biomassters.epoch_order import StoreOrder
 from biomassters.folds import split_chips
 from biomassters.inference import predict_batches, score_chips
+from biomassters.launching import launch
 from biomassters.model import BiomassModel
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import (
@@ -25,6 +30,7 @@ from biomassters.params.section import Section
 from biomassters.params.split import SplitParams
 from biomassters.precision import place_model
 from biomassters.predictions import write_prediction
+from biomassters.schedule import Schedule
 from biomassters.selection import BestWeights
 from biomassters.stage_inputs import fingerprint_stage
 from biomassters.statistics import read_statistics
@@ -49,59 +55,88 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fold", type=int)
     fold = parser.parse_args().fold
-    params = read_params(Params)
+    with join_processes() as processes:
+        train_fold(fold, read_params(Params), processes)
+
+
+def train_fold(fold: int, params: Params, processes: Processes) -> None:
+    """Train a fold and write what this stage hands over; the first process alone writes."""
     store = ChipStore.open(Path("chips/train.zarr"))
     training, validation = split_chips(store, params.split, fold)
     torch.manual_seed(params.seed)
     model = BiomassModel.build(params.model, read_statistics(Path("statistics.json")))
-    recipe = Recipe(
-        lr=params.lr,
-        lr_min=params.train.lr_min,
-        epochs=params.train.epochs,
-        seed=params.seed,
-        optimisation=params.optimisation,
-        augmentation=params.augmentation,
-        validation_every=params.train.validation_every,
-    )
-    held_out = open_batches(store, StoreOrder(validation, params.optimisation.batch_size))
-    precision = params.optimisation.precision
-
-    def validate(model: BiomassModel) -> dict[str, float]:
-        plain = score_chips(model, held_out, store.chip_ids, views("none"), precision=precision)
-        tta = views(params.train.validation_tta)
-        averaged = score_chips(model, held_out, store.chip_ids, tta, precision=precision)
-        return {
-            "validation/chip_rmse": plain["chip_rmse"],
-            "validation/chip_rmse_tta": averaged["chip_rmse"],
-            "validation/pooled_rmse": plain["pooled_rmse"],
-        }
-
+    model = place_model(model, processes.device)
+    size = params.optimisation.micro_batch_size
+    order = StoreOrder(validation, size, rank=processes.rank, size=processes.size)
+    held_out = HeldOut(params, store, open_batches(store, order), processes)
     best = BestWeights("validation/chip_rmse")
     trainer = Trainer(
-        model=place_model(model),
+        model=model,
         store=store,
         indices=training,
-        recipe=recipe,
+        recipe=Recipe(
+            schedule=Schedule(lr=params.lr, phase=params.train),
+            seed=params.seed,
+            optimisation=params.optimisation,
+            augmentation=params.augmentation,
+            validation_every=params.train.validation_every,
+        ),
         keeper=best,
-        validate=validate,
+        validate=held_out.score,
+        processes=processes,
     )
     scratch = scratch_folder(f"train-{fold}-{fingerprint_stage('train', fold=fold)}")
-    with hold_checkpoints(scratch) as checkpoints:
+    with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, Path(f"metrics/train/{fold}"))
-    save_weights(Path(f"models/last/fold-{fold}.safetensors"), model, {"fold": str(fold)})
-    model.load_state_dict(best.weights)
-    save_weights(Path(f"models/folds/fold-{fold}.safetensors"), model, {"fold": str(fold)})
-    for index, prediction, _ in predict_batches(
-        [model], held_out, views(params.train.validation_tta), precision=precision
-    ):
-        write_prediction(
-            Path(f"validation/fold-{fold}"),
-            store.chip_ids[index],
-            prediction,
-            {"FOLD": str(fold)},
-            store.georeference(index),
+    for folder, weights in (("last", model.state_dict()), ("folds", best.weights)):
+        model.load_state_dict(weights)
+        if processes.is_first:
+            path = Path(f"models/{folder}/fold-{fold}.safetensors")
+            save_weights(path, model, {"fold": str(fold)})
+    held_out.write_predictions(model, fold)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The chips that a fold leaves out; each process has a part of them."""
+
+    params: Params
+    store: ChipStore
+    batches: "DataLoader[Batch]"
+    processes: Processes
+
+    def score(self, model: BiomassModel) -> dict[str, float]:
+        """Score a model on all of them, equally in all processes."""
+        tta = self.params.train.validation_tta
+        scores = score_chips(
+            model,
+            self.batches,
+            self.store.chip_ids,
+            {"plain": views("none"), "tta": views(tta)},
+            precision=self.params.optimisation.precision,
+            processes=self.processes,
         )
+        return {
+            "validation/chip_rmse": scores["plain"]["chip_rmse"],
+            "validation/chip_rmse_tta": scores["tta"]["chip_rmse"],
+            "validation/pooled_rmse": scores["plain"]["pooled_rmse"],
+        }
+
+    def write_predictions(self, model: BiomassModel, fold: int) -> None:
+        """Write the predictions of all of them, in the first process."""
+        tta = views(self.params.train.validation_tta)
+        precision = self.params.optimisation.precision
+        for index, prediction, _ in predict_batches(
+            [model], self.batches, tta, precision=precision, processes=self.processes
+        ):
+            write_prediction(
+                Path(f"validation/fold-{fold}"),
+                self.store.chip_ids[index],
+                prediction,
+                {"FOLD": str(fold)},
+                self.store.georeference(index),
+            )
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_door(lambda: launch(main))

@@ -5,7 +5,15 @@ from scipy import ndimage
 from torch import Tensor
 
 from biomassters import symmetries
-from biomassters.augmentation import CENTRE_JITTER, augment, draw_changes
+from biomassters.augmentation import (
+    CENTRE_JITTER,
+    _turn_grid,
+    augment,
+    draw_changes,
+    rotate_images,
+    rotate_target,
+)
+from biomassters.epoch_order import EpochOrder
 from biomassters.params.recipe import AugmentationParams
 
 NOTHING = AugmentationParams(
@@ -108,6 +116,19 @@ def test_nan_spreads_over_its_interpolation_footprint_and_no_further() -> None:
     assert torch.equal(turned[share < 5e-5], complete[share < 5e-5])
 
 
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_rotation_by_quarter_turns_is_the_symmetry_of_that_number(quarters: int) -> None:
+    images, target = make_batch(1)
+    turn = torch.tensor([[np.cos(quarters * np.pi / 2), np.sin(quarters * np.pi / 2), 0.0, 0.0]])
+    grid = _turn_grid(turn.double(), 32)
+    torch.testing.assert_close(
+        rotate_images(images, grid), symmetries.apply(images, quarters), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        rotate_target(target, grid), symmetries.apply(target, quarters), atol=1e-2, rtol=0
+    )
+
+
 def test_chips_that_are_not_rotated_stay_bit_exact() -> None:
     images, target = make_batch(12)
     settings = NOTHING.model_copy(update={"rotation_p": 0.5})
@@ -125,6 +146,45 @@ def test_inputs_are_not_modified() -> None:
     augment(images, target, EVERYTHING, samples(*range(4)))
     assert torch.equal(images, before[0])
     assert torch.equal(target, before[1])
+
+
+def test_months_to_ignore_are_known_to_the_host() -> None:
+    images, target = make_batch(2)
+    ignored = augment(images.to("meta"), target.to("meta"), NOTHING, samples(0, 1))[2]
+    assert (ignored.device.type, ignored.dtype) == ("cpu", torch.bool)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_chips_change_alike_on_any_number_of_processes(size: int) -> None:
+    images, target = make_batch(8)
+
+    def change(rank: int, size: int) -> dict[int, tuple[Tensor, ...]]:
+        order = EpochOrder(range(8), batch_size=8, micro_batch_size=4, seed=5, rank=rank, size=size)
+        return {
+            index: chip
+            for batch in order
+            for index, *chip in zip(
+                batch,
+                *augment(images[batch], target[batch], EVERYTHING, samples(*batch)),
+                strict=True,
+            )
+        }
+
+    alone = change(0, 1)
+    shares = [change(rank, size) for rank in range(size)]
+    assert sorted(index for share in shares for index in share) == list(range(8))
+    for index, chip in (item for share in shares for item in share.items()):
+        assert all(torch.equal(a, b) for a, b in zip(chip, alone[index], strict=True))
+
+
+def test_draws_are_the_same_in_another_process_and_on_another_machine() -> None:
+    """Numbers of a PCG64, whose stream numpy keeps; noted when this test was written."""
+    [sample] = samples(1)
+    drawn = draw_changes(EVERYTHING, sample, 12)
+    assert (drawn.symmetry, drawn.is_rotated) == (1, True)
+    assert drawn.angle_degrees == pytest.approx(31.110665670006185, rel=1e-12)
+    assert drawn.centre == pytest.approx((-0.07867773734309086, 0.013771917029563), rel=1e-12)
+    assert np.flatnonzero(drawn.lost).tolist() == [3, 10]
 
 
 def test_a_chip_changes_alike_in_any_batch() -> None:

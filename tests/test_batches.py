@@ -5,8 +5,9 @@ import pytest
 import torch
 from tiny_training import IDS, pack_chips
 
-from biomassters.batches import Batch, EpochOrder, StoreOrder, open_batches
+from biomassters.batches import Batch, open_batches, prefetch, send
 from biomassters.chips import ChipStore
+from biomassters.epoch_order import EpochOrder, StoreOrder
 from biomassters.errors import ParamsError, StoreError
 
 
@@ -15,62 +16,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
     return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:3])
 
 
-def order_of(indices: range, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    order = EpochOrder(indices, batch_size, seed)
-    order.epoch = epoch
-    return list(order)
-
-
 def read_all(
     store: ChipStore, workers: int, monkeypatch: pytest.MonkeyPatch, n_epochs: int = 1
 ) -> list[Batch]:
     monkeypatch.setenv("BIOMASSTERS_WORKERS", str(workers))
-    order = EpochOrder(range(len(store)), 2, 0)
+    order = EpochOrder(range(len(store)), batch_size=2, micro_batch_size=2, seed=0)
     batches = open_batches(store, order)
     found = []
     for order.epoch in range(n_epochs):
         found += list(batches)
     return found
-
-
-def test_order_depends_on_seed_and_epoch_alone() -> None:
-    visited = EpochOrder(range(20), 4, 7)
-    for visited.epoch in range(5):
-        list(visited)
-    visited.epoch = 2
-    assert list(visited) == order_of(range(20), 4, 7, 2)
-
-
-def test_epochs_and_seeds_differ() -> None:
-    orders = [order_of(range(20), 4, seed, epoch) for seed in range(3) for epoch in range(3)]
-    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
-
-
-@pytest.mark.parametrize(
-    ("n_chips", "batch_size", "n_batches"),
-    [(20, 4, 5), (19, 4, 4), (5, 4, 1), (3, 8, 1), (1, 8, 1)],
-)
-def test_epoch_has_full_batches_of_different_chips(
-    n_chips: int, batch_size: int, n_batches: int
-) -> None:
-    order = EpochOrder(range(100, 100 + n_chips), batch_size, 1)
-    batches = list(order)
-    chips = [index for batch in batches for index in batch]
-    assert len(batches) == len(order) == n_batches
-    assert {len(batch) for batch in batches} == {min(batch_size, n_chips)}
-    assert len(set(chips)) == len(chips)
-    assert set(chips) <= set(range(100, 100 + n_chips))
-
-
-def test_no_chip_is_left_out_of_every_epoch() -> None:
-    seen = {i for epoch in range(10) for batch in order_of(range(7), 4, 0, epoch) for i in batch}
-    assert seen == set(range(7))
-
-
-def test_store_order_gives_each_chip_once_as_given() -> None:
-    order = StoreOrder([5, 3, 9, 1, 7], 2)
-    assert list(order) == [[5, 3], [9, 1], [7]]
-    assert len(order) == 3
 
 
 def test_batches_hold_what_is_stored_in_its_own_types(
@@ -135,3 +90,59 @@ def test_other_than_a_number_of_workers_is_refused(
     monkeypatch.setenv("BIOMASSTERS_WORKERS", value)
     with pytest.raises(ParamsError, match=f"got '{value}', at the environment variable BIOMASST"):
         open_batches(store, StoreOrder([0], 1))
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(2, 1, 1), (16, 1, 8), (16, 4, 3), (1, 1, 0), (2, 4, 0)]
+)
+def test_processes_of_one_machine_share_its_cores(
+    store: ChipStore, monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, workers: int
+) -> None:
+    monkeypatch.delenv("BIOMASSTERS_WORKERS", raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert open_batches(store, StoreOrder([0], 1)).num_workers == workers
+
+
+def test_prefetching_on_a_cpu_passes_batches_on_one_by_one(
+    store: ChipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
+    read = iter(open_batches(store, StoreOrder([2, 0, 1], 1)))
+    fetched = prefetch(read, torch.device("cpu"))
+    assert next(fetched).chip_index.tolist() == [2]
+    assert next(read).chip_index.tolist() == [0]  # not yet taken
+    assert [batch.chip_index.tolist() for batch in fetched] == [[1]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_prefetched_batches_are_those_of_the_store_with_positions_on_the_cpu(
+    store: ChipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
+    batches = open_batches(store, StoreOrder([2, 0, 1], 1))
+    fetched = list(prefetch(batches, torch.device("cuda")))
+    assert all(batch.s1.is_cuda and not batch.chip_index.is_cuda for batch in fetched)
+    for got, expected in zip(fetched, batches, strict=True):
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(got[:4], expected[:4], strict=True))
+
+
+def test_what_python_decides_by_stays_on_the_cpu(
+    store: ChipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
+    [batch] = open_batches(store, StoreOrder([1], 1))
+    elsewhere = batch.to(torch.device("meta"))
+    places = [tensor.device.type for tensor in elsewhere]
+    assert dict(zip(Batch._fields, places, strict=True)) == {
+        "chip_index": "cpu",
+        "s1": "meta",
+        "s2": "meta",
+        "s2_present": "cpu",
+        "target": "meta",
+    }
+
+
+def test_sending_to_a_cpu_changes_nothing() -> None:
+    tensor = torch.arange(3)
+    assert send(tensor, torch.device("cpu")) is tensor

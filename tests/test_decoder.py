@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -59,3 +61,12 @@ def test_upsampling_repeats_pixels() -> None:
     block.conv1, block.conv2, block.attention2 = nn.Identity(), nn.Identity(), nn.Identity()
     features = torch.tensor([[[[1.0, 2.0]]]])
     assert block(features, None).tolist() == [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]
+
+
+def test_convolutions_start_from_he_s_uniform_distribution_without_bias() -> None:
+    # Uniform to both sides up to sqrt(6 / inputs): a variance of 2 / inputs, which ReLU keeps.
+    convolution = make_decoder().blocks[0].conv1[0]
+    inputs = convolution.weight[0].numel()
+    largest = convolution.weight.abs().max().item()
+    assert 0.98 * math.sqrt(6 / inputs) < largest <= math.sqrt(6 / inputs)
+    assert make_decoder().blocks[0].attention2.attention.sSE[0].bias.tolist() == [0]

@@ -1,6 +1,11 @@
+from functools import partial
+from pathlib import Path
+
 import huggingface_hub.constants
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from biomassters.encoder import Encoder
 from biomassters.errors import ModelError
@@ -53,3 +58,33 @@ def test_backbone_without_published_weights_says_so() -> None:
         ModelError, match=r"weights of efficientnet_b6, .*name a backbone with weights"
     ):
         Encoder(backbone="efficientnet_b6", pretrained=True)
+
+
+def test_published_weights_are_adapted_to_fifteen_bands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As timm does it: red, green and blue over and over, scaled by 3 / 15."""
+    name = "mobilenetv3_small_050"
+    torch.manual_seed(1)
+    published = timm.create_model(name).state_dict()
+    save_file(published, tmp_path / "published.safetensors")
+    overlay = {"file": str(tmp_path / "published.safetensors")}
+    monkeypatch.setattr(
+        timm, "create_model", partial(timm.create_model, pretrained_cfg_overlay=overlay)
+    )
+    adapted = Encoder(backbone=name, pretrained=True).model.state_dict()
+    first = adapted.pop("conv_stem.weight")
+    assert first.shape == (16, 15, 3, 3)
+    for band in range(15):
+        expected = published["conv_stem.weight"][:, band % 3] * 3 / 15
+        torch.testing.assert_close(first[:, band], expected)
+    assert all(torch.equal(value, published[key]) for key, value in adapted.items())
+
+
+def test_frozen_encoder_is_in_evaluation_mode_whatever_is_asked() -> None:
+    encoder = Encoder(backbone="mobilenetv3_small_050", pretrained=False).train()
+    encoder.freeze(True)
+    assert not any(module.training for module in encoder.train().modules())
+    assert not any(level.requires_grad for level in encoder(torch.rand(1, 15, 32, 32)))
+    encoder.freeze(False)
+    assert all(module.training for module in encoder.train().modules())

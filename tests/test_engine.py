@@ -15,18 +15,21 @@ from tiny_training import (
     one_thread,  # noqa: F401
     optimise,
     pack_chips,
+    run_phase,
 )
 
 from biomassters import engine
 from biomassters.augmentation import augment
-from biomassters.batches import EpochOrder, StoreOrder, open_batches
+from biomassters.batches import open_batches
 from biomassters.checkpoint import Checkpoints
 from biomassters.chips import Chip, ChipStore
-from biomassters.engine import Recipe, Trainer, build_optimizer, cosine_lr
+from biomassters.engine import Recipe, Trainer
+from biomassters.epoch_order import EpochOrder, StoreOrder
 from biomassters.errors import TrainingError
 from biomassters.inference import score_chips
-from biomassters.losses import chip_rmse_loss
+from biomassters.losses import chip_losses
 from biomassters.model import BiomassModel
+from biomassters.schedule import Schedule
 from biomassters.selection import BestWeights
 
 Validate = Callable[[BiomassModel], Mapping[str, float]]
@@ -51,15 +54,16 @@ class FailingCheckpoints(Checkpoints):
 
 
 class PoisonedStore(ChipStore):
-    """Once `poisoned` is set, that chip has a target of minus infinity."""
+    """Once `poisoned` is set, that chip has a target of minus infinity, or of another value."""
 
     poisoned: int | None = None
+    poison: float = -math.inf
 
     def read_chip(self, index: int) -> Chip:
         """Read a chip, perhaps a poisoned one."""
         chip = super().read_chip(index)
         if index == self.poisoned and chip.agbm is not None:
-            chip.agbm.fill(-math.inf)
+            chip.agbm.fill(self.poison)
         return chip
 
 
@@ -74,11 +78,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
     return pack_chips(tmp_path_factory.mktemp("chips"), *IDS)
 
 
-def make_recipe(**changes: Any) -> Recipe:
+def make_recipe(
+    *, lr: float = 1e-3, phase: Mapping[str, Any] | None = None, **changes: Any
+) -> Recipe:
     defaults = {
-        "lr": 1e-3,
-        "lr_min": 1e-6,
-        "epochs": 3,
+        "schedule": Schedule(lr=lr, phase=run_phase(**(phase or {}))),
         "seed": 5,
         "optimisation": optimise(),
         "augmentation": AUGMENTATION,
@@ -90,11 +94,12 @@ def make_trainer(
     store: ChipStore,
     recipe: Recipe,
     *,
+    model: BiomassModel | None = None,
     indices: tuple[int, ...] = (0, 1, 2, 3),
     validate: Validate | None = None,
 ) -> Trainer:
     return Trainer(
-        model=build_tiny_model(),
+        model=model or build_tiny_model(),
         store=store,
         indices=list(indices),
         recipe=recipe,
@@ -124,48 +129,13 @@ def read_curve(folder: Path, name: str) -> dict[int, float]:
     return {int(step): float(value) for step, value in (row.split("\t") for row in rows)}
 
 
-@pytest.mark.parametrize(
-    ("epoch", "lr"), [(0, 1e-3), (1, 8.6819805e-4), (2, 5.5e-4), (3, 2.3180195e-4), (4, 1e-4)]
-)
-def test_cosine_leads_from_lr_to_lr_min(epoch: float, lr: float) -> None:
-    recipe = make_recipe(epochs=4, lr_min=1e-4)
-    assert cosine_lr(recipe, epoch) == pytest.approx(lr, rel=1e-7)
-
-
-@pytest.mark.parametrize("epoch", [0, 1.3, 3])
-def test_lr_min_above_lr_leaves_lr_as_it_is(epoch: float) -> None:
-    assert cosine_lr(make_recipe(lr=1e-4, lr_min=1e-2), epoch) == 1e-4
-
-
-def test_every_trainable_parameter_is_in_one_group_of_the_optimizer() -> None:
-    model = build_tiny_model()
-    frozen = model.network.segmentation_head.weight.requires_grad_(False)
-    grouped = [p for g in build_optimizer(model, 1e-3, 0.01).param_groups for p in g["params"]]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    assert not any(p is frozen for p in grouped)
-    assert sorted(map(id, grouped)) == sorted(map(id, trainable))
-
-
-def test_biases_and_norms_do_not_decay() -> None:
-    model = build_tiny_model()
-    decaying, others = build_optimizer(model, 1e-3, 0.01).param_groups
-    assert (decaying["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
-    norms = (torch.nn.BatchNorm2d, torch.nn.LayerNorm)
-    expected = {
-        id(parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad and (name.endswith("bias") or isinstance(module, norms))
-    }
-    assert {id(parameter) for parameter in others["params"]} == expected
-    assert len(decaying["params"]) > 50
-
-
 @pytest.mark.parametrize(("clip_norm", "clipped"), [(1e-3, True), (1e9, False)])
 def test_gradients_are_clipped(
     store: ChipStore, tmp_path: Path, clip_norm: float, clipped: bool
 ) -> None:
-    recipe = make_recipe(epochs=1, optimisation=optimise(batch_size=4, clip_norm=clip_norm))
+    recipe = make_recipe(
+        phase={"epochs": 1}, optimisation=optimise(batch_size=4, clip_norm=clip_norm)
+    )
     model = fit(make_trainer(store, recipe), tmp_path)
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     assert (norm.item() == pytest.approx(1e-3, rel=1e-3)) is clipped
@@ -173,7 +143,7 @@ def test_gradients_are_clipped(
 
 
 def test_a_few_steps_on_one_chip_lower_the_loss_clearly(store: ChipStore, tmp_path: Path) -> None:
-    recipe = make_recipe(lr=3e-3, epochs=25, augmentation=NO_AUGMENTATION)
+    recipe = make_recipe(lr=3e-3, phase={"epochs": 25}, augmentation=NO_AUGMENTATION)
     fit(make_trainer(store, recipe, indices=(1,)), tmp_path)
     losses = read_curve(tmp_path, "train/loss")
     assert losses[24] < 0.6 * losses[0]
@@ -189,19 +159,33 @@ def test_changes_of_a_chip_are_drawn_from_seed_epoch_and_chip(
         return augment(*arguments)
 
     monkeypatch.setattr(engine, "augment", spy)
-    fit(make_trainer(store, make_recipe(epochs=2)), tmp_path)
+    fit(make_trainer(store, make_recipe(phase={"epochs": 2})), tmp_path)
     assert sorted(drawn) == [(5, epoch, index) for epoch in range(2) for index in range(4)]
 
 
-def test_recorded_values_are_those_of_the_epoch(store: ChipStore, tmp_path: Path) -> None:
-    recipe = make_recipe(epochs=2, augmentation=NO_AUGMENTATION)
-    trainer = make_trainer(store, recipe, indices=(1,))
+@pytest.mark.parametrize(
+    ("loss", "target_scaling", "value_range"),
+    [("rmse", "standard", 400), ("huber", "log", math.log(401)), ("mae_ssim", "sqrt", 20)],
+)
+def test_recorded_values_are_those_of_the_epoch(
+    store: ChipStore, tmp_path: Path, loss: str, target_scaling: str, value_range: float
+) -> None:
+    recipe = make_recipe(
+        phase={"epochs": 2}, augmentation=NO_AUGMENTATION, optimisation=optimise(loss=loss)
+    )
+    model, twin = (build_tiny_model(target_scaling=target_scaling) for _ in range(2))
+    trainer = make_trainer(store, recipe, model=model, indices=(1,))
     [batch] = open_batches(store, StoreOrder([1], 1))
-    model = build_tiny_model().train()
-    images = model.normalise(batch.s1, batch.s2, batch.s2_present)
-    loss = chip_rmse_loss(model(images), batch.target, 400).item()
+    images = twin.normalise(batch.s1, batch.s2, batch.s2_present)
+    [expected] = chip_losses(
+        loss,
+        twin.train().predict_scaled(images),
+        twin.scale_target(batch.target),
+        batch.target < 400,
+        value_range=value_range,
+    ).tolist()
     fit(trainer, tmp_path)
-    assert read_curve(tmp_path, "train/loss")[0] == pytest.approx(loss, rel=1e-6)
+    assert read_curve(tmp_path, "train/loss")[0] == pytest.approx(expected, rel=1e-5)
     assert read_curve(tmp_path, "train/lr") == pytest.approx({0: 1e-3, 1: 5.005e-4})
     assert min(read_curve(tmp_path, "train/chips_per_second").values()) > 0
 
@@ -215,16 +199,154 @@ def test_validation_happens_every_n_epochs_and_at_the_last(
         modes.append(model.training)
         return {"validation/chip_rmse": float(len(modes))}
 
-    recipe = make_recipe(epochs=5, validation_every=2, optimisation=optimise(batch_size=4))
+    recipe = make_recipe(
+        phase={"epochs": 5}, validation_every=2, optimisation=optimise(batch_size=4)
+    )
     fit(make_trainer(store, recipe, validate=validate), tmp_path)
     assert read_curve(tmp_path, "validation/chip_rmse") == {1: 1.0, 3: 2.0, 4: 3.0}
     assert modes == [False] * 3
 
 
+def list_gradients(model: BiomassModel) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def take_one_step(
+    store: ChipStore, folder: Path, *, micro_batch_size: int, model: BiomassModel
+) -> BiomassModel:
+    """Train on four chips in one step, unclipped; the gradients stay where they are."""
+    optimisation = optimise(batch_size=4, micro_batch_size=micro_batch_size, clip_norm=1e9)
+    recipe = make_recipe(
+        phase={"epochs": 1}, optimisation=optimisation, augmentation=NO_AUGMENTATION
+    )
+    return fit(make_trainer(store, recipe, model=model), folder)
+
+
+def keep_norms_in_evaluation_mode(model: BiomassModel) -> BiomassModel:
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda _=True, module=module: module
+    return model
+
+
+def test_micro_batches_add_up_to_a_batch_where_norms_are_fixed(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    models = [
+        take_one_step(
+            store,
+            tmp_path / str(size),
+            micro_batch_size=size,
+            model=keep_norms_in_evaluation_mode(build_tiny_model()),
+        )
+        for size in (4, 2, 1)
+    ]
+    whole, *others = map(list_gradients, models)
+    for gradients in others:
+        torch.testing.assert_close(gradients, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("without_target", [None, 0, 3])
+def test_step_descends_the_mean_over_chips_that_were_normalised_by_micro_batch(
+    store: ChipStore, tmp_path: Path, without_target: int | None
+) -> None:
+    store = PoisonedStore.open(store.path)
+    store.poisoned, store.poison = without_target, math.nan
+    twin = build_tiny_model().train()
+    model = take_one_step(store, tmp_path, micro_batch_size=2, model=build_tiny_model())
+    order = EpochOrder([0, 1, 2, 3], batch_size=4, micro_batch_size=2, seed=5)
+    losses = []
+    for batch in open_batches(store, order):
+        images = twin.normalise(batch.s1, batch.s2, batch.s2_present)
+        valid = batch.target < 400
+        losses.append(chip_losses("rmse", twin(images), batch.target, valid, value_range=400))
+    n_chips = 4 if without_target is None else 3
+    (torch.cat(losses).sum() / n_chips).backward()
+    torch.testing.assert_close(list_gradients(model), list_gradients(twin), rtol=1e-4, atol=1e-4)
+    for name, buffer in twin.named_buffers():
+        torch.testing.assert_close(model.get_buffer(name), buffer)
+
+
+def test_moving_average_is_validated_kept_and_handed_over(store: ChipStore, tmp_path: Path) -> None:
+    seen = []
+
+    def validate(model: BiomassModel) -> dict[str, float]:
+        seen.append(list_bytes(model))
+        return {"validation/chip_rmse": 1.0}
+
+    start = build_tiny_model().state_dict()
+    plain, averaged = (
+        make_recipe(phase={"epochs": 1}, optimisation=optimise(batch_size=4, ema_decay=ema_decay))
+        for ema_decay in (0.0, 0.5)
+    )
+    stepped = fit(make_trainer(store, plain), tmp_path / "plain").state_dict()
+    trainer = make_trainer(store, averaged, validate=validate)
+    model = fit(trainer, tmp_path / "averaged")
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():  # after one update, of decay 2/11
+            expected = start[name] * 2 / 11 + stepped[name] * 9 / 11
+            torch.testing.assert_close(tensor, expected)
+        else:
+            assert torch.equal(tensor, stepped[name])
+    assert seen == [list_bytes(model)]
+    assert {name: t.numpy().tobytes() for name, t in trainer.keeper.weights.items()} == seen[0]
+
+
+def test_frozen_encoder_stays_as_it_is_and_learns_afterwards(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    states = [list_bytes(build_tiny_model())]
+
+    def validate(model: BiomassModel) -> dict[str, float]:
+        states.append(list_bytes(model))
+        return {}
+
+    recipe = make_recipe(phase={"epochs": 3, "frozen_encoder_epochs": 2})
+    fit(make_trainer(store, recipe, validate=validate), tmp_path)
+    for epoch, is_frozen in enumerate([True, True, False]):
+        before, after = states[epoch], states[epoch + 1]
+        changed = {name for name in before if before[name] != after[name]}
+        encoder = {name for name in before if name.startswith("network.encoder.")}
+        assert bool(changed & encoder) is not is_frozen
+        assert "network.segmentation_head.weight" in changed
+        assert any(name.startswith("network.decoder") and "running" in name for name in changed)
+    assert len(changed & encoder) > 0.8 * len(encoder)
+
+
+def test_last_plain_epochs_are_not_augmented(
+    store: ChipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = []
+
+    def spy(*arguments: Any) -> Any:
+        epochs.extend(epoch for _, epoch, _ in arguments[3])
+        return augment(*arguments)
+
+    monkeypatch.setattr(engine, "augment", spy)
+    recipe = make_recipe(
+        phase={"epochs": 3, "plain_epochs": 2}, optimisation=optimise(batch_size=4)
+    )
+    fit(make_trainer(store, recipe), tmp_path)
+    assert epochs == [0] * 4
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_network_is_compiled_if_asked(
+    store: ChipStore, monkeypatch: pytest.MonkeyPatch, is_asked: bool
+) -> None:
+    compiled = []
+    monkeypatch.setattr(BiomassModel, "compile_network", lambda _: compiled.append(True))
+    make_trainer(store, make_recipe(optimisation=optimise(compile=is_asked)))
+    assert bool(compiled) is is_asked
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains_on_the_cpu(store: ChipStore, tmp_path: Path, precision: str) -> None:
     for name in ("fp32", precision):
-        recipe = make_recipe(epochs=1, optimisation=optimise(batch_size=4, precision=name))
+        recipe = make_recipe(
+            phase={"epochs": 1}, optimisation=optimise(batch_size=4, precision=name)
+        )
         fit(make_trainer(store, recipe), tmp_path / name)
     exact, rounded = (read_curve(tmp_path / name, "train/loss")[0] for name in ("fp32", precision))
     assert rounded == pytest.approx(exact, rel=0.05)
@@ -250,8 +372,8 @@ def make_validated_trainer(store: ChipStore, interrupted_epoch: int = -1) -> Tra
     def validate(model: BiomassModel) -> dict[str, float]:
         if trainer.order.epoch == interrupted_epoch:
             raise InterruptionError
-        scores = score_chips(model, held_out, store.chip_ids, (0, 4), precision="fp32")
-        return {"validation/chip_rmse": scores["chip_rmse"]}
+        scores = score_chips(model, held_out, store.chip_ids, {"tta": (0, 4)}, precision="fp32")
+        return {"validation/chip_rmse": scores["tta"]["chip_rmse"]}
 
     recipe = make_recipe(optimisation=optimise(batch_size=1))
     trainer = make_trainer(store, recipe, indices=(0, 1), validate=validate)
@@ -276,6 +398,44 @@ def test_training_interrupted_in_an_epoch_ends_with_the_same_bytes(
         fit(make_validated_trainer(store, interrupted_epoch=epoch), tmp_path)
     model = fit(make_validated_trainer(store), tmp_path)
     assert (list_bytes(model), read_curves(tmp_path)) == uninterrupted
+
+
+@pytest.fixture(scope="module")
+def everything(store: ChipStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("everything")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BIOMASSTERS_WORKERS", "0")
+        patch.chdir(folder)
+        return list_bytes(fit(make_trainer_of_everything(store), folder))
+
+
+def make_trainer_of_everything(store: ChipStore, interrupted_epoch: int = -1) -> Trainer:
+    def validate(_: BiomassModel) -> dict[str, float]:
+        if trainer.order.epoch == interrupted_epoch:
+            raise InterruptionError
+        return {"validation/chip_rmse": 5.0 - trainer.order.epoch}
+
+    phase = {"epochs": 3, "warmup_epochs": 1, "frozen_encoder_epochs": 1, "plain_epochs": 1}
+    optimisation = optimise(batch_size=2, micro_batch_size=1, ema_decay=0.9)
+    recipe = make_recipe(phase=phase, optimisation=optimisation)
+    trainer = make_trainer(store, recipe, validate=validate)
+    return trainer
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_training_with_everything_on_that_is_interrupted_ends_with_the_same_bytes(
+    store: ChipStore, tmp_path: Path, everything: dict[str, bytes], epoch: int
+) -> None:
+    with pytest.raises(InterruptionError):
+        fit(make_trainer_of_everything(store, interrupted_epoch=epoch), tmp_path)
+    assert list_bytes(fit(make_trainer_of_everything(store), tmp_path)) == everything
+
+
+def test_finished_training_with_everything_on_is_handed_over_again(
+    store: ChipStore, tmp_path: Path, everything: dict[str, bytes]
+) -> None:
+    for _ in range(2):
+        assert list_bytes(fit(make_trainer_of_everything(store), tmp_path)) == everything
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
@@ -303,12 +463,12 @@ def test_finished_training_is_handed_over_again_with_what_was_kept(
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_loss_that_is_not_finite_names_epoch_step_and_chips(
+def test_loss_that_is_not_finite_names_epoch_step_and_chip(
     store: ChipStore, tmp_path: Path, step: int
 ) -> None:
     poisoned = PoisonedStore.open(store.path)
-    recipe = make_recipe(epochs=2)
-    order = EpochOrder([0, 1, 2, 3], 2, recipe.seed)
+    recipe = make_recipe(phase={"epochs": 2})
+    order = EpochOrder([0, 1, 2, 3], batch_size=2, micro_batch_size=2, seed=recipe.seed)
     order.epoch = 1
     batch = list(order)[step]
 
@@ -316,8 +476,8 @@ def test_loss_that_is_not_finite_names_epoch_step_and_chips(
         poisoned.poisoned = batch[0]
         return {}
 
-    chips = ", ".join(IDS[index] for index in batch)
-    with pytest.raises(TrainingError, match=f"got inf at epoch 1, step {step}, chips {chips};"):
+    chip = IDS[batch[0]]
+    with pytest.raises(TrainingError, match=f"got inf at epoch 1, step {step}, chips {chip};"):
         fit(make_trainer(poisoned, recipe, validate=validate), tmp_path)
     state = Checkpoints(tmp_path).load()
     assert state is not None
@@ -330,7 +490,7 @@ def test_loss_that_is_not_finite_names_epoch_step_and_chips(
 
 
 def test_weights_that_the_last_step_spoils_are_not_saved(store: ChipStore, tmp_path: Path) -> None:
-    recipe = make_recipe(lr=1e39, epochs=2, optimisation=optimise(batch_size=4))
+    recipe = make_recipe(lr=1e39, phase={"epochs": 2}, optimisation=optimise(batch_size=4))
     with pytest.raises(TrainingError, match=r"expected finite weights, .* after epoch 0; lower lr"):
         fit(make_trainer(store, recipe), tmp_path)
     assert Checkpoints(tmp_path).load() is None

@@ -1,18 +1,31 @@
+import copy
 from pathlib import Path
 from typing import Any, cast
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
+from together import run_together
 from torch import Tensor, nn
 
 from biomassters import symmetries
-from biomassters.batches import Batch, StoreOrder, open_batches
+from biomassters.batches import Batch, open_batches
 from biomassters.chips import ChipStore
+from biomassters.distributed import join_processes
+from biomassters.epoch_order import StoreOrder
 from biomassters.errors import StoreError
-from biomassters.inference import predict_batches, predict_views, score_chips
+from biomassters.inference import (
+    predict_batches,
+    predict_view_sets,
+    predict_views,
+    score_chips,
+)
 from biomassters.model import BiomassModel
+
+PLAIN = {"none": symmetries.views("none")}
+BOTH = PLAIN | {"flips": symmetries.views("flips")}
 
 
 class Pixelwise(nn.Module):
@@ -26,7 +39,10 @@ class Pixelwise(nn.Module):
         """Return backscatter, (B, T, 4, H, W), dB."""
         return s1.float() * 0.01
 
-    def forward(self, images: Tensor) -> Tensor:
+    def ignore_months(self, s2_present: Tensor) -> None:
+        """Ignore no month."""
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:  # noqa: ARG002
         """Return (B, H, W)."""
         return images.mean((1, 2)) * self.scale
 
@@ -34,7 +50,7 @@ class Pixelwise(nn.Module):
 class Ramp(Pixelwise):
     """Predicts `scale` times the column's number, whatever it sees: another in every view."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:  # noqa: ARG002
         """Return (B, H, W)."""
         width = images.shape[-1]
         return (torch.arange(width) * self.scale).expand(len(images), images.shape[-2], width)
@@ -142,7 +158,7 @@ def test_bf16_is_near_fp32_and_given_as_float32(store: ChipStore, model: Biomass
 def test_scores_are_those_computed_by_hand(store: ChipStore) -> None:
     model = cast(BiomassModel, Ramp(2.0))
     batches = open_batches(store, StoreOrder([0, 2], 1))
-    scores = score_chips(model, batches, store.chip_ids, (0,), precision="fp32")
+    scores = score_chips(model, batches, store.chip_ids, PLAIN, precision="fp32")["none"]
     errors = [np.arange(32) * 2.0 - store.read_target(index).astype(float) for index in (0, 2)]
     rmses = [np.sqrt((error**2).mean()) for error in errors]
     assert scores["chip_rmse"] == pytest.approx(np.mean(rmses))
@@ -155,4 +171,86 @@ def test_scoring_chips_without_targets_is_refused(tmp_path: Path) -> None:
     store = pack_chips(tmp_path, IDS[0], target=False)
     batches = open_batches(store, StoreOrder([0], 1))
     with pytest.raises(StoreError, match="expected targets of the chips that a model is scored on"):
-        score_chips(cast(BiomassModel, Ramp(1.0)), batches, store.chip_ids, (0,), precision="fp32")
+        score_chips(cast(BiomassModel, Ramp(1.0)), batches, store.chip_ids, PLAIN, precision="fp32")
+
+
+class Counting(Ramp):
+    """Counts the views that it predicts, and notes which months it is told to ignore."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.ignored: list[Tensor] = []
+
+    def ignore_months(self, s2_present: Tensor) -> Tensor:  # type: ignore[override]
+        """Ignore absent months."""
+        return ~s2_present
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:
+        """Return (B, H, W)."""
+        assert ignored is not None
+        self.ignored.append(ignored)
+        return super().forward(images, ignored)
+
+
+def test_view_of_several_sets_is_predicted_once() -> None:
+    model = Counting()
+    found = predict_view_sets([cast(BiomassModel, model)], make_batch(), BOTH, "fp32")
+    assert len(model.ignored) == 4
+    assert {name: map_[0, 0].tolist() for name, map_ in found.items()} == {
+        "none": [0, 1, 2, 3],
+        "flips": [1.5] * 4,
+    }
+
+
+def test_model_is_told_the_months_that_it_says_it_ignores() -> None:
+    batch = make_batch()
+    batch.s2_present[0, 3:5] = False
+    model = Counting()
+    predict_views([cast(BiomassModel, model)], batch, (0, 4), "fp32")
+    assert all(torch.equal(ignored, ~batch.s2_present) for ignored in model.ignored)
+
+
+def test_scores_of_one_pass_are_those_of_a_pass_for_each_set(
+    store: ChipStore, model: BiomassModel
+) -> None:
+    batches = open_batches(store, StoreOrder([0, 2], 1))
+    together = score_chips(model, batches, store.chip_ids, BOTH, precision="fp32")
+    for name, views in BOTH.items():
+        alone = score_chips(model, batches, store.chip_ids, {name: views}, precision="fp32")
+        assert together[name] == alone[name]
+    assert together["none"] != together["flips"]
+
+
+def score_and_predict(path: str) -> list[Any]:
+    """Return scores, and chips and checksums of predictions; of one process or of several."""
+    torch.set_num_threads(1)
+    store, model = ChipStore.open(Path(path)), build_tiny_model()
+    with join_processes() as processes:
+        order = StoreOrder([2, 0, 1], 1, rank=processes.rank, size=processes.size)
+        batches = open_batches(store, order)
+        scores = score_chips(
+            model, batches, store.chip_ids, BOTH, precision="fp32", processes=processes
+        )
+        predicted = predict_batches([model], batches, (0, 4), precision="fp32", processes=processes)
+        chips = [[index, crc32(map_), crc32(target)] for index, map_, target in predicted]
+    return [scores, chips]
+
+
+def test_two_processes_score_alike_and_the_first_predicts_all_in_order(store: ChipStore) -> None:
+    alone = score_and_predict(str(store.path))
+    first, second = run_together("test_inference", "score_and_predict", str(store.path))
+    assert [index for index, _, _ in alone[1]] == [2, 0, 1]
+    assert first == alone
+    assert second == [alone[0], []]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_predicts_what_the_cpu_does(store: ChipStore, model: BiomassModel) -> None:
+    batches = open_batches(store, StoreOrder([2, 0, 1], 1))
+    expected = list(predict_batches([model], batches, (0, 4), precision="fp32"))
+    on_gpu = copy.deepcopy(model).cuda()
+    found = list(predict_batches([on_gpu], batches, (0, 4), precision="fp32"))
+    for (index, got, target), (wanted_index, wanted, truth) in zip(found, expected, strict=True):
+        assert index == wanted_index
+        np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=0.1)  # TF32
+        np.testing.assert_array_equal(target, truth)

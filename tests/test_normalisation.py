@@ -11,7 +11,7 @@ from rasterio.io import MemoryFile
 from torch import Tensor
 
 from biomassters.errors import ModelError
-from biomassters.normalisation import BandNormalisation
+from biomassters.normalisation import BandNormalisation, fill_absent_months
 
 
 @dataclass
@@ -121,6 +121,33 @@ def test_unknown_statistic_is_refused(name: str, field: str) -> None:
 def test_statistic_of_too_few_bands_is_refused() -> None:
     with pytest.raises(ModelError, match=r"expected the mean of 15 bands .* got 11"):
         BandNormalisation.from_statistics("zscore", replace(Statistics(), mean=(1.0,) * 11))
+
+
+@pytest.mark.parametrize(
+    ("present", "sources"),
+    [
+        ("xxxxxxxxxxxx", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+        ("xx...xxxxxxx", [0, 1, 1, 1, 5, 5, 6, 7, 8, 9, 10, 11]),  # of 1 and 5, to 3, the earlier
+        (".....x......", [5] * 12),
+        ("..x.......x.", [2, 2, 2, 2, 2, 2, 2, 10, 10, 10, 10, 10]),  # the year is no circle
+    ],
+)
+def test_absent_month_gets_the_nearest_months_images(present: str, sources: list[int]) -> None:
+    s2 = torch.arange(40_000, 40_012, dtype=torch.int32).to(torch.uint16)
+    s2 = s2[None, :, None, None, None].expand(2, 12, 11, 2, 2).contiguous()
+    months = torch.tensor([[letter == "x" for letter in present]] * 2)
+    filled, has_images = fill_absent_months(s2, months)
+    assert filled.dtype == torch.uint16
+    assert filled[1, :, 10, 0, 1].to(torch.int32).tolist() == [40_000 + month for month in sources]
+    assert has_images.all()
+
+
+def test_chip_without_any_s2_stays_without() -> None:
+    s1, s2, present = make_chip()
+    filled, has_images = fill_absent_months(s2, torch.zeros_like(present))
+    assert not has_images.any()
+    images = BandNormalisation.from_statistics("zscore", Statistics())(s1, filled, has_images)
+    assert (images[:, :, 4:] == 0).all()
 
 
 @pytest.fixture(scope="module")

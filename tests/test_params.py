@@ -67,6 +67,9 @@ def test_learning_rate_that_plain_yaml_takes_for_a_string_is_a_number(
         ("folds", [0, 0], r"folds: expected each fold once, got \[0, 0\]"),
         ("folds", [0, 5], r"expected folds below split\.n_folds = 5, got \[0, 5\]"),
         ("folds", [1], r"finetune\.fold: expected one of folds = \[1\], got 0"),
+        ("optimisation.micro_batch_size", 3, r"a divisor of optimisation\.batch_size = 8, got 3"),
+        ("train.warmup_epochs", 16, r"train\.warmup_epochs: expected at most train\.epochs = 15"),
+        ("finetune.plain_epochs", 5, r"finetune\.plain_epochs: expected at most .* = 4, got 5"),
         ("statistics.source", "published", r"model\.normalisation: expected minmax"),
     ],
 )
@@ -76,6 +79,16 @@ def test_value_against_the_schema_names_key_and_expectation(
     with pytest.raises(ParamsError, match=message) as caught:
         read_params(Params, write_changed(tmp_path, key, value))
     assert "\n" not in str(caught.value)
+
+
+def test_encoding_of_months_needs_an_attention_that_reads_it(tmp_path: Path) -> None:
+    path = write_changed(tmp_path, "model.month_encoding", "learned")
+    assert read_params(Params, path).model.month_encoding == "learned"
+    path.write_text(
+        path.read_text().replace("month_aggregation: attention", "month_aggregation: max")
+    )
+    with pytest.raises(ParamsError, match=r"model\.month_encoding: expected none with .* = max"):
+        read_params(Params, path)
 
 
 def test_stage_is_refused_for_a_mistake_in_a_section_that_it_does_not_read(tmp_path: Path) -> None:

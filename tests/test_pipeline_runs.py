@@ -190,22 +190,28 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
     assert "test: 1 chips fetched, 0 taken from an unfinished run, 2 unchanged" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("shell", "processes", "epochs"), [("/bin/sh", 1, 15), ("/bin/bash", 1, 16), ("/bin/sh", 2, 17)]
+)
 def test_killed_dvc_takes_its_trainer_along_and_the_next_repro_goes_on(
-    workspace: Workspace,
+    workspace: Workspace, shell: str, processes: int, epochs: int
 ) -> None:
-    workspace.set_params({"train.epochs": 15})
+    """DVC runs a stage by $SHELL, which stays in between where it is dash, as /bin/sh often is."""
+    workspace.set_params({"train.epochs": epochs})
+    environment = {"SHELL": shell, "BIOMASSTERS_PROCESSES": str(processes)}
+    changes = [f"{key}={value}" for key, value in environment.items()]
     before = set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
-    with workspace.start("dvc", "repro", "train@0") as dvc:
+    with workspace.start("env", *changes, "dvc", "repro", "train@0") as dvc:
         while set(workspace.folder.glob("work/train-0-*/checkpoint.pt")) == before:
             assert dvc.poll() is None, "the training ended without a checkpoint"
             time.sleep(0.02)
         dvc.kill()
     # Were the trainer still alive, this one would be refused.
-    result = workspace.run("dvc", "repro", "train@0")
-    assert re.search(r"going on after epoch \d+ of 15", result.stderr)
+    result = workspace.run("dvc", "repro", "train@0", **environment)
+    assert re.search(rf"going on after epoch \d+ of {epochs}", result.stderr)
     curve = workspace.folder / "metrics/train/0/plots/metrics/train/loss.tsv"
     steps = [line.split()[0] for line in curve.read_text().splitlines()[1:]]
-    assert steps == [str(step) for step in range(15)]
+    assert steps == [str(step) for step in range(epochs)]
 
 
 def test_wrong_param_ends_the_first_stage_before_any_work(workspace: Workspace) -> None:

@@ -24,7 +24,7 @@ def test_products_are_computed_in_the_precision_that_was_asked_for(
 def test_placed_model_is_the_same_model_in_channels_last() -> None:
     layer = nn.Conv2d(3, 4, 3)
     weight = layer.weight.detach().clone()
-    placed = place_model(layer)
+    placed = place_model(layer, CPU)
     assert placed is layer
     assert placed.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(placed.weight.detach().cpu(), weight)
+    assert torch.equal(placed.weight.detach(), weight)

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from biomassters.symmetries import FLIPS, SYMMETRIES, apply, undo, views
+from biomassters.symmetries import (
+    FLIPS,
+    SYMMETRIES,
+    apply,
+    source_pixels,
+    take_pixels,
+    undo,
+    views,
+)
 
 CORNERS = torch.tensor([[1, 2], [3, 4]])
 
@@ -64,3 +72,18 @@ def test_every_channel_turns_alike() -> None:
 def test_views_start_with_the_image_itself(tta: str, n_views: int) -> None:
     assert len(set(views(tta))) == n_views
     assert views(tta)[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 5), (8, 2, 3, 4, 4)])
+def test_one_gather_turns_each_image_as_apply_does(shape: tuple[int, ...]) -> None:
+    images = numbered(*shape)
+    chosen = (3, 0, 7, 4, 6, 1, 5, 2)
+    turned = take_pixels(images, source_pixels(chosen, shape[-1]))
+    for got, image, symmetry in zip(turned, images, chosen, strict=True):
+        assert torch.equal(got, apply(image, symmetry))
+
+
+def test_gathering_copies_nan_as_it_is() -> None:
+    image = torch.tensor([[[1.0, torch.nan], [3.0, 4.0]]])
+    turned = take_pixels(image, source_pixels([4], 2))
+    assert torch.equal(turned.isnan(), torch.tensor([[[True, False], [False, False]]]))

@@ -18,6 +18,9 @@ SETTINGS = ModelParams(
     decoder_channels=(8, 8, 8, 8, 8),
     normalisation="zscore",
     target_scaling="standard",
+    month_aggregation="attention",
+    month_encoding="learned",
+    missing_months="nearest",
 )
 
 

@@ -13,7 +13,12 @@ from torch import nn
 from biomassters.chips import ChipStore
 from biomassters.model import BiomassModel
 from biomassters.packing import pack_split
-from biomassters.params.recipe import AugmentationParams, ModelParams, OptimisationParams
+from biomassters.params.recipe import (
+    AugmentationParams,
+    ModelParams,
+    OptimisationParams,
+    PhaseParams,
+)
 from biomassters.sources import SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")
@@ -34,7 +39,9 @@ STATISTICS = SimpleNamespace(
         mean=(-12.0, -18.0, -13.0, -19.0, *[2000.0] * 10, 13.0),
         standard_deviation=(4.0, 5.0, 4.0, 5.0, *[2500.0] * 10, 25.0),
     ),
-    target=SimpleNamespace(mean=63.0, standard_deviation=71.0),
+    target=SimpleNamespace(
+        mean=63.0, standard_deviation=71.0, percentiles={"2": 0.0, "50": 40.0, "98": 250.0}
+    ),
 )
 NO_AUGMENTATION = AugmentationParams(
     symmetries=False,
@@ -53,10 +60,10 @@ AUGMENTATION = AugmentationParams(
 
 
 def optimise(**changes: Any) -> OptimisationParams:
-    """Return a section `optimisation` with changes."""
+    """Return a section `optimisation` with changes; a batch is one micro-batch."""
     defaults = {
         "batch_size": 2,
-        "micro_batch_size": 2,
+        "micro_batch_size": changes.get("batch_size", 2),
         "weight_decay": 0.01,
         "clip_norm": 5.0,
         "precision": "fp32",
@@ -68,10 +75,22 @@ def optimise(**changes: Any) -> OptimisationParams:
     return OptimisationParams(**{**defaults, **changes})
 
 
-def build_tiny_model(seed: int = 0) -> BiomassModel:
-    """Build a model; the same seed gives the same weights."""
+def run_phase(**changes: Any) -> PhaseParams:
+    """Return what `train` and `finetune` have in common, with changes."""
+    defaults = {
+        "epochs": 3,
+        "lr_min": 1e-6,
+        "warmup_epochs": 0,
+        "frozen_encoder_epochs": 0,
+        "plain_epochs": 0,
+    }
+    return PhaseParams(**{**defaults, **changes})
+
+
+def build_tiny_model(seed: int = 0, **changes: Any) -> BiomassModel:
+    """Build a model, with changes of its params; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    return BiomassModel.build(MODEL, STATISTICS)
+    return BiomassModel.build(MODEL.model_copy(update=changes), STATISTICS)
 
 
 def pack_chips(folder: Path, *chip_ids: str, target: bool = True) -> ChipStore:

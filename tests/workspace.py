@@ -57,7 +57,8 @@ class Workspace:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**repository_copy.copy_environment(self.folder), "BIOMASSTERS_WORKERS": "0"}
+        environment = repository_copy.copy_environment(self.folder)
+        return {**environment, "BIOMASSTERS_WORKERS": "0", "BIOMASSTERS_PROCESSES": "1"}
 
     def set_params(self, changes: Mapping[str, Any]) -> None:
         """Set dotted keys of params.yaml."""

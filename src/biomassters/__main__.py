@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from biomassters.catalogue_switch import switch_catalogue
+from biomassters.checkpoint_pruning import prune_checkpoints
 from biomassters.dataset_writer import write_dataset
 from biomassters.doors import run_door
 from biomassters.summary import summarise
@@ -16,6 +17,8 @@ def main() -> None:
     _add_simulate(commands)
     _add_use_catalogue(commands)
     _add_summary(commands)
+    _add_import_weights(commands)
+    _add_prune_checkpoints(commands)
     arguments = parser.parse_args()
     run_door(lambda: arguments.run(arguments))
 
@@ -49,6 +52,46 @@ def _add_use_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentPa
 def _add_summary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("summary", help="print the metrics of the last `dvc repro`")
     command.set_defaults(run=lambda _: print(summarise(Path("metrics"))))
+
+
+def _add_import_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "import-weights", help="turn a checkpoint that the winner published into a weights file"
+    )
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="model_last.pth or modelo_best.pth; never executed"
+    )
+    command.add_argument(
+        "out", type=Path, metavar="OUT.safetensors", help="a new file, in models/imported/ say"
+    )
+    command.add_argument(
+        "--backbone", metavar="NAME", help="the timm encoder (the one that the checkpoint names)"
+    )
+
+    def run(arguments: argparse.Namespace) -> None:
+        # Not above: torch takes seconds to import, which the other commands need not wait for.
+        from biomassters.winner_checkpoint import import_weights
+
+        print(import_weights(arguments.file, arguments.out, arguments.backbone))
+
+    command.set_defaults(run=run)
+
+
+def _add_prune_checkpoints(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    command = commands.add_parser(
+        "prune-checkpoints", help="delete checkpoints in work/ that no training will go on from"
+    )
+    command.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+    command.add_argument(
+        "--all", action="store_true", help="all checkpoints but those that a process holds"
+    )
+    command.set_defaults(
+        run=lambda arguments: print(
+            prune_checkpoints(dry_run=arguments.dry_run, everything=arguments.all)
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Random changes of training chips: symmetries, rotations, lost months; on the batch's device.
 
 What happens to a chip is drawn on the CPU from (seed, epoch, chip index) alone, whatever batch,
-worker or GPU it comes in, and whichever other changes are switched on.
+worker or GPU it comes in, and whichever other changes are switched on. The changes themselves are a
+few operations on the whole batch, and never make the host wait for a GPU.
 
 Source: the winner's code. He turns by whole degrees, and blanks the months that are lost.
 """
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biomassters import symmetries
+from biomassters.batches import send
 from biomassters.params.recipe import AugmentationParams
 
 CENTRE_JITTER: Final = 0.1
@@ -94,20 +96,25 @@ def augment(
 
     Returns:
         Images and target, as given, and `ignored`: the months that the model shall ignore, (B, T)
-        bool.
+        bool, on the CPU, where the model looks up which months to encode without waiting for a
+        GPU.
     """
     changes = [draw_changes(settings, sample, images.shape[1]) for sample in samples]
     if settings.symmetries:
-        images = _apply_symmetries(images, changes)
-        target = _apply_symmetries(target, changes)
+        sources = symmetries.source_pixels(
+            [change.symmetry for change in changes], images.shape[-1]
+        )
+        sources = send(sources, images.device)
+        images = symmetries.take_pixels(images, sources)
+        target = symmetries.take_pixels(target, sources)
     rotated = [index for index, change in enumerate(changes) if change.is_rotated]
     if rotated:
-        rows = torch.tensor(rotated, device=images.device)
-        grid = _turn_grid([changes[index] for index in rotated], images.shape[-1]).to(images.device)
+        rows = send(torch.tensor(rotated), images.device)
+        turns = send(_describe_turns([changes[index] for index in rotated]), images.device)
+        grid = _turn_grid(turns, images.shape[-1])
         images = images.index_copy(0, rows, rotate_images(images[rows], grid))
         target = target.index_copy(0, rows, rotate_target(target[rows], grid))
-    ignored = torch.from_numpy(np.stack([change.lost for change in changes]))
-    return images, target, ignored.to(images.device)
+    return images, target, torch.from_numpy(np.stack([change.lost for change in changes]))
 
 
 def rotate_images(images: Tensor, grid: Tensor) -> Tensor:
@@ -127,28 +134,24 @@ def rotate_target(target: Tensor, grid: Tensor) -> Tensor:
     return torch.where(share_missing > TOUCHED, torch.nan, values)
 
 
-def _apply_symmetries(tensor: Tensor, changes: Sequence[Changes]) -> Tensor:
-    return torch.stack(
-        [
-            symmetries.apply(chip, change.symmetry)
-            for chip, change in zip(tensor, changes, strict=True)
-        ]
-    )
+def _describe_turns(changes: Sequence[Changes]) -> Tensor:
+    """Return cosine, sine, and the centre's x and y in sides, (B, 4) float64."""
+    angles = np.radians([change.angle_degrees for change in changes])
+    centres = np.array([change.centre for change in changes])
+    return torch.from_numpy(np.column_stack([np.cos(angles), np.sin(angles), centres]))
 
 
-def _turn_grid(changes: Sequence[Changes], size: int) -> Tensor:
+def _turn_grid(turns: Tensor, size: int) -> Tensor:
     """Return where each pixel comes from, (B, size, size, 2): x and y.
 
     -1 and 1 are the centres of the outermost pixels.
 
     Without a matrix product, which a GPU may round to ten bits (TF32): tenths of a pixel.
     """
-    angles = np.radians([change.angle_degrees for change in changes])
-    cos, sin = (torch.from_numpy(f(angles))[:, None, None] for f in (np.cos, np.sin))
-    sides = 2 * size / (size - 1)  # one side of the chip
-    centres = sides * torch.tensor([change.centre for change in changes], dtype=torch.float64)
-    centre_x, centre_y = (centres[:, None, None, axis] for axis in (0, 1))
-    pixel = torch.linspace(-1, 1, size, dtype=torch.float64)
+    cos, sin, centre_x, centre_y = turns[:, :, None, None].unbind(1)
+    side = 2 * size / (size - 1)
+    centre_x, centre_y = side * centre_x, side * centre_y
+    pixel = torch.linspace(-1, 1, size, dtype=turns.dtype, device=turns.device)
     x, y = pixel[None, None, :] - centre_x, pixel[None, :, None] - centre_y
     sources = [cos * x - sin * y + centre_x, sin * x + cos * y + centre_y]
     return torch.stack(sources, dim=-1).float()

@@ -1,7 +1,10 @@
-"""From a chip store to batches of stored integers, in an order that only seed and epoch decide."""
+"""From a chip store to batches of stored integers, on the device before they are needed.
+
+Knows nothing of which chips make a batch: that is for `epoch_order` to say.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +27,9 @@ class Batch(NamedTuple):
         s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16.
         s2_present: (B, T) bool; False = absent month.
         target: AGBM, (B, H, W), float32, t/ha; NaN = no target.
+
+    `chip_index` and `s2_present` stay on the CPU wherever the others are: what they decide (what to
+    draw, which months to encode) is decided there, without waiting for a GPU.
     """
 
     chip_index: Tensor
@@ -34,45 +40,10 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device, without waiting where the memory is pinned."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-
-class EpochOrder(Sampler[list[int]]):
-    """Batches of store positions, drawn anew each epoch from (seed, epoch) alone.
-
-    A batch that is not full is dropped (batch normalisation would weigh its chips more), unless
-    it is the only one.
-    """
-
-    def __init__(self, indices: Sequence[int], batch_size: int, seed: int) -> None:
-        self.indices = np.asarray(indices)
-        self.batch_size = min(batch_size, len(indices))
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.indices) // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
-        order = random.permutation(self.indices)
-        for batch in range(len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
-
-
-class StoreOrder(Sampler[list[int]]):
-    """Batches of store positions, each once, as given."""
-
-    def __init__(self, indices: Sequence[int], batch_size: int) -> None:
-        self.indices = list(indices)
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for first in range(0, len(self.indices), self.batch_size):
-            yield self.indices[first : first + self.batch_size]
+        s1, s2, target = (
+            tensor.to(device, non_blocking=True) for tensor in (self.s1, self.s2, self.target)
+        )
+        return self._replace(s1=s1, s2=s2, target=target)
 
 
 class _StoredChips(Dataset[Any]):
@@ -103,7 +74,7 @@ class _Batches(DataLoader[Batch]):
 
 
 def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Batch]":
-    """Read batches in worker processes, as many as this machine has cores to spare.
+    """Read batches in worker processes, as many as this process has cores to spare.
 
     The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
 
@@ -123,8 +94,48 @@ def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Bat
     )
 
 
+def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield the batches on a device; a GPU copies the next one while it computes on this one.
+
+    Args:
+        batches: On the CPU, pinned where the device is a GPU (as `open_batches` gives them).
+        device: Where they are needed.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    waiting: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            following = batch.to(device), stream.record_event()
+        if waiting is not None:
+            yield _hand_over(*waiting, device)
+        waiting = following
+    if waiting is not None:
+        yield _hand_over(*waiting, device)
+
+
+def _hand_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """Let the stream that computes wait for a copy, and own its memory."""
+    computing = torch.cuda.current_stream(device)
+    computing.wait_event(copied)
+    for tensor in (batch.s1, batch.s2, batch.target):
+        tensor.record_stream(computing)
+    return batch
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor from the CPU to a device; the host does not wait for a GPU's work."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
 def _count_workers() -> int:
-    default = min(len(os.sched_getaffinity(0)) - 1, 8)
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+    cores = len(os.sched_getaffinity(0)) // n_processes
+    default = min(max(cores - 1, 0), 8)
     value = os.environ.get(WORKERS_VARIABLE, str(default))
     if not value.isdecimal():
         raise ParamsError(

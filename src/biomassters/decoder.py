@@ -98,6 +98,9 @@ class Decoder(nn.Module):
                 [coarsest, *decoder_channels[:-1]], [*skips, 0], decoder_channels, strict=True
             )
         )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                _initialise(module)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return features at the image's resolution, (B, decoder_channels[-1], H, W).
@@ -109,6 +112,13 @@ class Decoder(nn.Module):
         for block, skip in zip(self.blocks, [*skips, None], strict=True):
             decoded = block(decoded, skip)
         return decoded
+
+
+def _initialise(convolution: nn.Conv2d) -> None:
+    # Source: the winner's code (He et al. 2015, arXiv:1502.01852).
+    nn.init.kaiming_uniform_(convolution.weight, nonlinearity="relu")
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
 
 
 def _conv_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ Knows timm; knows nothing of months, attention or decoders.
 """
 
 import difflib
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import timm
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class Encoder(nn.Module):
         model: The backbone.
         channels: Channels of each level.
         reductions: Pixels of the image per pixel of each level.
+        is_frozen: Whether it stays as it is, whatever is trained.
     """
 
     def __init__(self, *, backbone: str, pretrained: bool) -> None:
@@ -42,6 +43,21 @@ class Encoder(nn.Module):
         self.channels = tuple(self.model.feature_info.channels())
         self.reductions = tuple(self.model.feature_info.reduction())
         _check_levels(backbone, self.reductions)
+        self.is_frozen = False
+
+    def freeze(self, frozen: bool) -> None:
+        """Let all its weights learn or none, and its running statistics with them.
+
+        Frozen, it is in evaluation mode, whatever mode is asked of it later, and keeps nothing for
+        a gradient. No longer frozen, it is in the mode that is asked of it next.
+        """
+        self.is_frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode, if it is not frozen."""
+        return super().train(mode and not self.is_frozen)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the feature levels of images, (N, 15, H, W), H and W multiples of 32."""

@@ -105,6 +105,33 @@ class BandNormalisation(nn.Module):
         )
 
 
+def fill_absent_months(s2: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each absent month the images of the nearest month that has some.
+
+    Months are on the time line of one year: September and August lie eleven months apart, so that
+    no image stands in for one of the other end, before or after what may have been felled. Of two
+    equally near months the earlier is taken.
+
+    Args:
+        s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16; not modified.
+        s2_present: (B, T) bool; False = absent month.
+
+    Returns:
+        Images as given, and which months have some now: all months of a chip, or none of one that
+        has none at all.
+    """
+    n_chips, n_months = s2_present.shape
+    months = torch.arange(n_months, device=s2.device)
+    later = months - months[:, None]  # of a month (row), how much later is another (column)
+    distance = 2 * later.abs() + (later > 0)
+    far = 2 * n_months + 1
+    nearest = torch.where(s2_present[:, None, :], distance, far).argmin(dim=2)  # (B, T)
+    rows = torch.arange(n_chips, device=s2.device)[:, None] * n_months + nearest
+    # As int16: a GPU cannot index uint16.
+    images = s2.view(torch.int16).flatten(0, 1)[rows].view(torch.uint16)
+    return images, s2_present.any(dim=1, keepdim=True).expand_as(s2_present)
+
+
 def _find_optical_data(optical: Tensor) -> Tensor:
     has_clouds = optical[:, :, CLP:] != CLP_NODATA
     has_reflectance = has_clouds | (optical[:, :, :CLP].amax(dim=2, keepdim=True) > 0)

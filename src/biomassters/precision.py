@@ -11,12 +11,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def place_model(model: ModuleT) -> ModuleT:
-    """Move a model to the GPU where there is one, in the layout that convolutions like best.
+def place_model(model: ModuleT, device: torch.device) -> ModuleT:
+    """Move a model to a device, in the layout that convolutions like best.
 
     Channels last made the training step of the embedded default 1.5 times faster on a CPU.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -11,10 +11,11 @@ class PredictedModels(Section, extra="ignore"):
     """The part of the section that scoring depends on.
 
     Attributes:
-        models: The models whose predictions are averaged: `final`, or all the `folds`.
+        models: The models whose predictions are averaged: `final`, all the `folds`, or all that
+            were `imported` (`python -m biomassters import-weights`).
     """
 
-    models: Literal["final", "folds"]
+    models: Literal["final", "folds", "imported"]
 
 
 class PredictParams(PredictedModels, extra="forbid"):

@@ -55,6 +55,12 @@ class Params(Section):
                 f"finetune.fold: expected one of folds = {list(self.folds)},"
                 f" got {self.finetune.fold}"
             )
+        if self.model.month_encoding != "none" and self.model.month_aggregation != "attention":
+            raise ValueError(
+                "model.month_encoding: expected none with model.month_aggregation ="
+                f" {self.model.month_aggregation} (it tells the attention which month it looks at),"
+                f" got {self.model.month_encoding}"
+            )
         if self.optimisation.batch_size % self.optimisation.micro_batch_size:
             raise ValueError(
                 "optimisation.micro_batch_size: expected a divisor of optimisation.batch_size ="

@@ -1,0 +1,63 @@
+"""Doors that start in a tenth of their time, forked from a process that imported their libraries.
+
+What runs is the workspace's own script and sources, as by `python src/train.py 0`.
+"""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+LIBRARIES = ["pytest", "timm", "dvclive.live", "rasterio", "torch.distributed.run"]
+"""And nothing of this project, which belongs to the workspace."""
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(LIBRARIES)
+
+
+def fork_door(
+    folder: Path, *command: str, stderr: Path, environment: Mapping[str, str]
+) -> ForkServerProcess:
+    """Start a door of a workspace.
+
+    Args:
+        folder: The workspace.
+        command: The door, and its arguments.
+        stderr: Where its errors go.
+        environment: All of its variables.
+    """
+    process = CONTEXT.Process(
+        target=_become_door, args=(str(folder), command, str(stderr), dict(environment))
+    )
+    process.start()
+    return process
+
+
+def _become_door(
+    folder: str, command: tuple[str, ...], stderr: str, environment: dict[str, str]
+) -> None:
+    import torch
+
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    os.chdir(folder)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    own = [path for path in sys.path if not Path(path, "biomassters").is_dir()]
+    sys.path[:] = [str(Path(folder, "src")), *own]
+    sys.argv[:] = list(command)
+    assert not any(name.startswith("biomassters") for name in sys.modules)
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def list_children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    try:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it has ended
+        return []

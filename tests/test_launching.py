@@ -1,0 +1,198 @@
+"""A door in two real processes: how they start, what a user sees of an error, and how they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from together import PATIENCE_S, make_environment
+
+from biomassters.errors import BiomasstersError
+from biomassters.launching import count_processes
+
+DOOR = """
+import os, sys, time
+from pathlib import Path
+import torch
+from biomassters.distributed import join_processes
+from biomassters.doors import run_door
+from biomassters.errors import ParamsError
+from biomassters.launching import launch
+
+def main():
+    task = sys.argv[1]
+    if task == "params":
+        raise ParamsError("expected this, got that")
+    with join_processes() as processes:
+        if task == "report":
+            ranks = processes.gather((processes.rank, torch.get_num_threads()))
+            if processes.is_first:
+                print(ranks)
+        if task == "one fails" and processes.rank == 1:
+            raise ParamsError("expected a finite loss, got nan")
+        if task == "bug" and processes.rank == 1:
+            raise ZeroDivisionError("our own mistake")
+        while task in ("wait", "one fails", "bug"):
+            if task == "wait":
+                Path(f"rank-{processes.rank}").write_text(str(os.getpid()))
+                time.sleep(0.05)
+            processes.wait()
+
+run_door(lambda: launch(main))
+"""
+TORCHRUN = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=2"
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Path:
+    path = tmp_path / "door.py"
+    path.write_text(DOOR)
+    return path
+
+
+def run(door: Path, task: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, door, task],
+        cwd=door.parent,
+        env=make_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_number_of_processes_comes_from_the_environment(door: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    environment = make_environment(BIOMASSTERS_PROCESSES="2")
+    del environment["OMP_NUM_THREADS"]  # each then gets its share of the cores
+    result = subprocess.run(
+        [sys.executable, door, "report"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    threads = max(1, cores // 2)
+    assert result.stdout == f"[(0, {threads}), (1, {threads})]\n"
+
+
+def test_one_process_is_no_torchrun(door: Path) -> None:
+    result = run(door, "report", BIOMASSTERS_PROCESSES="1")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "[(0, 1)]\n", "")
+
+
+def test_users_command_starts_the_processes(door: Path) -> None:
+    result = run(door, "report", BIOMASSTERS_LAUNCH=TORCHRUN)
+    assert (result.returncode, result.stdout) == (0, "[(0, 1), (1, 1)]\n"), result.stderr
+
+
+def test_users_command_may_be_no_torchrun(door: Path) -> None:
+    result = run(door, "report", BIOMASSTERS_LAUNCH=f"nice {sys.executable}")
+    assert (result.returncode, result.stdout) == (0, "[(0, 1)]\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [("params", "expected this, got that"), ("one fails", "expected a finite loss, got nan")],
+)
+def test_users_mistake_is_one_line(door: Path, task: str, message: str) -> None:
+    """All processes find the same mistake; or one finds it, and the others wait for that one."""
+    result = run(door, task, BIOMASSTERS_PROCESSES="2")
+    assert (result.returncode, result.stderr) == (1, f"error: {message}\n")
+
+
+def test_users_mistake_is_one_error_line_under_a_users_command(door: Path) -> None:
+    result = run(door, "params", BIOMASSTERS_LAUNCH=TORCHRUN)
+    assert result.returncode == 1
+    assert result.stderr.count("error: expected this, got that\n") == 1
+
+
+def test_programmers_mistake_keeps_one_traceback(door: Path) -> None:
+    result = run(door, "bug", BIOMASSTERS_PROCESSES="2")
+    assert result.returncode == 1
+    assert result.stderr.count("Traceback") == 1
+    assert "ZeroDivisionError: our own mistake" in result.stderr
+
+
+@contextmanager
+def waiting(door: Path, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """Start a door whose processes wait for each other until they are ended."""
+    process = subprocess.Popen(
+        [sys.executable, door, "wait"],
+        cwd=door.parent,
+        env=make_environment(**environment),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not all((door.parent / f"rank-{rank}").exists() for rank in range(2)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def list_ranks(door: Path) -> list[int]:
+    return [int((door.parent / f"rank-{rank}").read_text()) for rank in range(2)]
+
+
+def all_end_within(seconds: float, pids: list[int]) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_killed_rank_ends_all_in_one_line(door: Path) -> None:
+    with waiting(door, BIOMASSTERS_PROCESSES="2") as process:
+        ranks = list_ranks(door)
+        os.kill(ranks[1], signal.SIGKILL)
+        assert process.wait(8) == 1
+        assert all_end_within(1, ranks)
+        assert process.stderr is not None
+        stderr = process.stderr.read()
+    assert stderr.startswith(
+        "error: expected all processes to finish, got rank 1 of 2 ended by SIGKILL"
+    )
+    assert stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "environment",
+    [{"BIOMASSTERS_PROCESSES": "2"}, {"BIOMASSTERS_LAUNCH": TORCHRUN}],
+    ids=["processes", "command"],
+)
+def test_ended_launcher_ends_all(door: Path, environment: dict[str, str], number: int) -> None:
+    with waiting(door, **environment) as process:
+        process.send_signal(number)
+        assert process.wait(8) != 0
+        assert all_end_within(8, list_ranks(door))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
+def test_number_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIOMASSTERS_PROCESSES", text)
+    with pytest.raises(BiomasstersError, match="expected a number of processes from 1 on, got"):
+        count_processes()
+
+
+def test_command_that_is_none_is_one_line(door: Path) -> None:
+    result = run(door, "report", BIOMASSTERS_LAUNCH="no-such-command --nnodes=2")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: expected a command, got 'no-such-command', which")
+    assert result.stderr.count("\n") == 1
