@@ -5,6 +5,7 @@ from pathlib import Path
 
 from biomassters.catalogue_switch import switch_catalogue
 from biomassters.checkpoint_pruning import prune_checkpoints
+from biomassters.comparison import METRIC, group_experiments, run_exp_show, tabulate
 from biomassters.dataset_writer import write_dataset
 from biomassters.doors import run_door
 from biomassters.summary import summarise
@@ -19,6 +20,7 @@ def main() -> None:
     _add_summary(commands)
     _add_import_weights(commands)
     _add_prune_checkpoints(commands)
+    _add_compare(commands)
     arguments = parser.parse_args()
     run_door(lambda: arguments.run(arguments))
 
@@ -91,6 +93,16 @@ def _add_prune_checkpoints(
         run=lambda arguments: print(
             prune_checkpoints(dry_run=arguments.dry_run, everything=arguments.all)
         )
+    )
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "compare", help="tabulate DVC experiments: each change of the params, over seeds"
+    )
+    command.add_argument("--metric", default=METRIC, help=f"FILE:KEY ({METRIC})")
+    command.set_defaults(
+        run=lambda arguments: print(tabulate(group_experiments(run_exp_show(), arguments.metric)))
     )
 
 
