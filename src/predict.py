@@ -39,7 +39,10 @@ def predict_chips(params: PredictParams, processes: Processes) -> None:
     folder = Path("models") / params.models
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
-        raise ModelError(f"expected models at {folder}, got none; run `dvc repro` to train them")
+        remedy = "run `dvc repro` to train them"
+        if params.models == "imported":
+            remedy = f"run `python -m biomassters import-weights FILE {folder}/NAME.safetensors`"
+        raise ModelError(f"expected models at {folder}, got none; {remedy}")
     models = [place_model(load_model(path), processes.device) for path in paths]
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}
     order = StoreOrder(
