@@ -41,6 +41,7 @@ PARAMS = {
     "augmentation.symmetries": False,
     "augmentation.month_dropout_p": 0.0,
     "optimisation.batch_size": 2,
+    "optimisation.micro_batch_size": 2,
     "optimisation.weight_decay": 0.0,
     "train.epochs": 25,
     "train.validation_tta": "none",

@@ -41,6 +41,8 @@ def _become_door(
 ) -> None:
     import torch
 
+    # Not the way that this process was started: a door's own workers are forked, and end with it.
+    multiprocessing.set_start_method("fork", force=True)
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))

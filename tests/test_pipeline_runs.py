@@ -191,7 +191,7 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shell", "processes", "epochs"), [("/bin/sh", 1, 15), ("/bin/bash", 1, 16), ("/bin/sh", 2, 17)]
+    ("shell", "processes", "epochs"), [("/bin/bash", 1, 9), ("/bin/sh", 2, 10)]
 )
 def test_killed_dvc_takes_its_trainer_along_and_the_next_repro_goes_on(
     workspace: Workspace, shell: str, processes: int, epochs: int
