@@ -19,11 +19,13 @@ def show(seed: int, loss: str, chip_rmse: float | None) -> dict[str, Any]:
 
 
 def show_all(*experiments: dict[str, Any]) -> list[dict[str, Any]]:
-    revisions = [{"revs": [{"data": data}]} for data in experiments]
-    queued = {"revs": [{"data": None}]}
+    revisions: list[dict[str, Any]] = [{"revs": [{"data": data}]} for data in experiments]
+    queued = {"revs": [{"data": None}], "executor": {"state": "queued"}}
+    running = {"revs": [{"data": show(2, "huber", 99.0)}], "executor": {"state": "running"}}
+    revisions[0]["executor"] = {"state": "success"}
     return [
         {"rev": "workspace", "data": show(0, "rmse", 27.0)},
-        {"rev": "abc", "data": show(0, "rmse", 27.0), "experiments": [*revisions, queued]},
+        {"rev": "abc", "data": show(0, "rmse", 27.0), "experiments": [*revisions, queued, running]},
         {"rev": "def", "data": show(0, "rmse", 27.0), "experiments": None},
     ]
 

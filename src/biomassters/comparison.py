@@ -119,6 +119,9 @@ def tabulate(groups: list[Group]) -> str:
 def _list_experiments(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for commit in commits:
         for experiment in commit.get("experiments") or []:
+            # One that runs has metrics already, but not its last; one by hand has no executor.
+            if (experiment.get("executor") or {}).get("state") not in (None, "success"):
+                continue
             for revision in experiment["revs"]:
                 if revision.get("data"):
                     yield revision["data"]
