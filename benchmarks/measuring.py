@@ -117,6 +117,20 @@ def build_model(preset: Preset, seed: int = 0) -> BiomassModel:
     return BiomassModel.build(preset.model, STATISTICS)
 
 
+def set_optimisation(
+    preset: Preset, batch_size: int, precision: str, compiled: bool
+) -> OptimisationParams:
+    """Return a preset's optimisation with a batch that is one micro-batch."""
+    return preset.optimisation.model_copy(
+        update={
+            "batch_size": batch_size,
+            "micro_batch_size": batch_size,
+            "precision": precision,
+            "compile": compiled,
+        }
+    )
+
+
 def make_batch(n_chips: int, size: int, device: torch.device) -> Batch:
     """Draw chips on a device: values of the right type and range, without any nodata."""
     generator = torch.Generator().manual_seed(0)

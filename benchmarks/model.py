@@ -29,6 +29,7 @@ from measuring import (
     read_preset,
     report,
     reset_peak,
+    set_optimisation,
     time_in_turns,
 )
 
@@ -148,14 +149,7 @@ def build_trainer(
     options: argparse.Namespace, preset: Preset, n_chips: int, precision: str, compiled: bool
 ) -> Trainer:
     """Return the trainer of the train stage, whose store is never read."""
-    optimisation = preset.optimisation.model_copy(
-        update={
-            "batch_size": n_chips,
-            "micro_batch_size": n_chips,
-            "precision": precision,
-            "compile": compiled,
-        }
-    )
+    optimisation = set_optimisation(preset, n_chips, precision, compiled)
     recipe = Recipe(
         schedule=Schedule(lr=preset.lr, phase=preset.train),
         seed=0,

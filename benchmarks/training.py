@@ -27,6 +27,7 @@ from measuring import (
     read_preset,
     report,
     reset_peak,
+    set_optimisation,
 )
 from tqdm import tqdm
 
@@ -118,14 +119,7 @@ def measure_epoch(
 ) -> Row:
     """Time an epoch of the trainer, after one that starts the workers and warms up."""
     n_steps = 4 if options.quick else 30
-    optimisation = preset.optimisation.model_copy(
-        update={
-            "batch_size": batch_size,
-            "micro_batch_size": batch_size,
-            "precision": precision,
-            "compile": compiled,
-        }
-    )
+    optimisation = set_optimisation(preset, batch_size, precision, compiled)
     trainer = Trainer(
         model=place_model(build_model(preset), options.device),
         store=store,

@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 from biomassters.catalogue import SPLITS, read_catalogue
+from biomassters.data_source import open_source
 from biomassters.doors import run_door, scratch_folder
 from biomassters.packing import pack_split
 from biomassters.params.data import DataParams
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
-from biomassters.sources import open_source
 
 
 class Params(Section):
@@ -27,7 +27,7 @@ def main() -> None:
     params = read_params(Params)
     report = pack_split(
         read_catalogue(Path("data")).chips(split),
-        open_source(params.data),
+        open_source(params.data, 1),
         Path("chips") / f"{split}.zarr",
         scratch_folder(f"fetch/{split}"),
         chip_size=params.data.chip_size,

@@ -5,19 +5,23 @@ from example_chips import simulate_record
 
 from biomassters.catalogue import FileRecord
 from biomassters.checksums import posix_cksum
+from biomassters.data_source import open_source
 from biomassters.errors import ChipDataError, ParamsError
-from biomassters.params.data import DataParams
+from biomassters.params.data import ALL_CHIPS, DataParams
 from biomassters.sources import (
     FOLDER_VARIABLE,
     FolderSource,
     SyntheticSource,
     list_files,
-    open_source,
     simulate_files,
     verify,
 )
 
 DATA = b"0123456789"
+
+
+def params(source):
+    return DataParams(source=source, chip_size=64, on_bad_chip="fail", subset=ALL_CHIPS)
 
 
 def test_synthetic_source_has_exactly_the_files_of_the_catalogue() -> None:
@@ -54,8 +58,8 @@ def test_folder_source_names_a_missing_file(tmp_path: Path) -> None:
 
 def test_open_source_follows_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    synthetic = open_source(DataParams(source="synthetic", chip_size=64))
-    folder = open_source(DataParams(source="folder", chip_size=64))
+    synthetic = open_source(params("synthetic"), 1)
+    folder = open_source(params("folder"), 1)
     assert isinstance(synthetic, SyntheticSource)
     assert synthetic.chip_size == 64
     assert isinstance(folder, FolderSource)
@@ -70,7 +74,7 @@ def test_folder_source_needs_an_existing_folder(
     if value is not None:
         monkeypatch.setenv(FOLDER_VARIABLE, value)
     with pytest.raises(ParamsError, match=f"{FOLDER_VARIABLE}.*; set it to an existing folder"):
-        open_source(DataParams(source="folder", chip_size=64))
+        open_source(params("folder"), 1)
 
 
 def test_verify_accepts_what_the_record_says() -> None:

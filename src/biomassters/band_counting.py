@@ -214,7 +214,9 @@ def summarise_counts(counts: Counts, source: Literal["computed", "published"]) -
     """
     histograms = counts.histograms()
     bands = {band: histograms[band].summarise() for band in BANDS}
-    normalisation = _compute_normalisation(bands) if source == "computed" else _publish()
+    normalisation = (
+        _compute_normalisation(bands) if source == "computed" else publish_normalisation()
+    )
     return Statistics(normalisation=normalisation, target=counts.summarise_target(), bands=bands)
 
 
@@ -238,7 +240,8 @@ def _compute_normalisation(bands: dict[str, Figures]) -> Normalisation:
     )
 
 
-def _publish() -> Normalisation:
+def publish_normalisation() -> Normalisation:
+    """Return the constants that the winner published, of minimum and maximum alone."""
     return Normalisation(
         source="published",
         bands=BANDS,

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from biomassters.chips import ChipStore
-from biomassters.errors import BiomasstersError, ParamsError
-
-WORKERS_VARIABLE = "BIOMASSTERS_WORKERS"
+from biomassters.errors import BiomasstersError
+from biomassters.worker_count import count_cores, count_workers
 
 
 class Batch(NamedTuple):
@@ -134,15 +133,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 def _count_workers() -> int:
     n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
-    cores = len(os.sched_getaffinity(0)) // n_processes
-    default = min(max(cores - 1, 0), 8)
-    value = os.environ.get(WORKERS_VARIABLE, str(default))
-    if not value.isdecimal():
-        raise ParamsError(
-            f"expected a number of processes, got {value!r}, at the environment variable"
-            f" {WORKERS_VARIABLE}; set it to 0 or more"
-        )
-    return int(value)
+    return count_workers(min(max(count_cores() // n_processes - 1, 0), 8))
 
 
 def _pass_on(batch: Batch | BiomasstersError) -> Batch | BiomasstersError:

@@ -17,6 +17,10 @@ class CatalogueError(BiomasstersError):
     """A catalogue contradicts itself or the official layout."""
 
 
+class SourceError(BiomasstersError):
+    """The place that chips come from cannot be used at all."""
+
+
 class ChipDataError(BiomasstersError):
     """A chip's file is missing, fails its verification or is not what its name says."""
 

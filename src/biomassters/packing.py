@@ -90,7 +90,7 @@ def pack_split(
         missing = [chip for chip in rest if chip.chip_id not in resumed]
         saved = {**reused, **resumed}
         with tqdm(total=len(chips), initial=len(saved), unit="chip", disable=None) as progress:
-            for chip, files in source.fetch_chips(missing):
+            for chip, files, _ in source.fetch_chips(missing):
                 decoded = decode_chip(chip, files, chip_size)
                 saved[chip.chip_id] = stage_chip(decoded, prints[chip.chip_id], scratch)
                 progress.update()

@@ -4,15 +4,14 @@ Knows how to get the bytes of a chip's files; knows nothing of what is done with
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from biomassters.bands import N_MONTHS
 from biomassters.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
 from biomassters.checksums import posix_cksum
-from biomassters.errors import ChipDataError, ParamsError
-from biomassters.params.data import DataParams
+from biomassters.errors import ParamsError
 from biomassters.rasters import encode_chip_tiff
 from biomassters.simulator import simulate_chip
 
@@ -22,8 +21,38 @@ ChipFiles = dict[str, bytes]
 """The bytes of a chip's files by file name."""
 
 
+class BadFile(NamedTuple):
+    """A file that cannot be had, or is not what the catalogue says.
+
+    Attributes:
+        chip_id: Whose file it is.
+        filename: Its name.
+        expected: What was expected, such as `1049524 bytes`.
+        got: What was found instead.
+    """
+
+    chip_id: str
+    filename: str
+    expected: str
+    got: str
+
+
+class FetchedChip(NamedTuple):
+    """A chip as it came from a source.
+
+    Attributes:
+        chip: Which one.
+        files: All its files or, where some are bad, as many as there are.
+        bad_files: Those that could not be had, after all retries; empty = all is there.
+    """
+
+    chip: ChipRecord
+    files: ChipFiles
+    bad_files: tuple[BadFile, ...] = ()
+
+
 class Source(Protocol):
-    """A place that has the files of chips.
+    """A place that has the files of chips. It can be pickled, so that any process may read it.
 
     Attributes:
         kind: Its name in params.yaml; part of what a packed chip was made from.
@@ -31,11 +60,20 @@ class Source(Protocol):
 
     kind: str
 
-    def fetch_chips(self, chips: Sequence[ChipRecord]) -> Iterator[tuple[ChipRecord, ChipFiles]]:
-        """Yield each chip with all its files, in any order.
+    def prepare(self, chips: Sequence[ChipRecord]) -> None:
+        """Do once, before any process fetches, what these chips need: an index, a download.
 
         Raises:
-            ChipDataError: A file cannot be had.
+            SourceError: The place cannot be used at all.
+        """
+
+    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
+        """Yield each chip with all its files, in any order.
+
+        A source may take a few chips more from `chips` than it has yielded, to read ahead.
+
+        Raises:
+            SourceError: The place cannot be used at all; a bad file alone ends nothing.
         """
 
 
@@ -47,11 +85,14 @@ class SyntheticSource:
     def __init__(self, chip_size: int) -> None:
         self.chip_size = chip_size
 
-    def fetch_chips(self, chips: Sequence[ChipRecord]) -> Iterator[tuple[ChipRecord, ChipFiles]]:
+    def prepare(self, chips: Sequence[ChipRecord]) -> None:
+        """Do nothing."""
+
+    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
         """Yield the chips in the order given."""
         for chip in chips:
             files = simulate_files(chip.chip_id, self.chip_size)
-            yield chip, {record.filename: _pick(files, record) for record in list_files(chip)}
+            yield gather_files(chip, lambda record: _pick(files, record))  # noqa: B023
 
 
 class FolderSource:
@@ -62,36 +103,65 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def fetch_chips(self, chips: Sequence[ChipRecord]) -> Iterator[tuple[ChipRecord, ChipFiles]]:
+    def prepare(self, chips: Sequence[ChipRecord]) -> None:
+        """Do nothing."""
+
+    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
         """Yield the chips in the order given."""
         for chip in chips:
-            yield chip, {record.filename: self._read(record) for record in list_files(chip)}
+            yield gather_files(chip, self._read)
 
     def _read(self, record: FileRecord) -> bytes:
         path = self.root / record.folder / record.filename
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise ChipDataError(
-                f"expected the file {path}, got none; add it or take it out of the catalogue"
-            ) from None
+            raise FileError(f"the file {path}", "none") from None
 
 
-def open_source(data: DataParams) -> Source:
-    """Open the source that params.yaml names.
+class FileError(Exception):
+    """Why one file cannot be had; `gather_files` makes a `BadFile` of it."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(expected, got)
+        self.expected = expected
+        self.got = got
+
+
+def gather_files(chip: ChipRecord, read: Callable[[FileRecord], bytes]) -> FetchedChip:
+    """Read all files of a chip.
+
+    Args:
+        chip: Whose files.
+        read: Returns a file's bytes, or raises `FileError`.
+    """
+    files: ChipFiles = {}
+    bad_files = []
+    for record in list_files(chip):
+        try:
+            files[record.filename] = read(record)
+        except FileError as fault:
+            bad = BadFile(chip.chip_id, record.filename, fault.expected, fault.got)
+            bad_files.append(bad)
+    return FetchedChip(chip, files, tuple(bad_files))
+
+
+def read_folder_variable(source: str) -> Path:
+    """Return the folder that the environment variable BIOMASSTERS_FOLDER names.
+
+    Args:
+        source: The value of data.source, for the error.
 
     Raises:
-        ParamsError: It needs an environment variable that is not set to a folder.
+        ParamsError: It is not set to an existing folder.
     """
-    if data.source == "synthetic":
-        return SyntheticSource(data.chip_size)
     value = os.environ.get(FOLDER_VARIABLE, "")
     if not Path(value).is_dir() or not value:
         raise ParamsError(
             f"expected the folder of your chips in the environment variable {FOLDER_VARIABLE}"
-            f" (data.source is folder), got {value!r}; set it to an existing folder"
+            f" (data.source is {source}), got {value!r}; set it to an existing folder"
         )
-    return FolderSource(Path(value))
+    return Path(value)
 
 
 def simulate_files(chip_id: str, chip_size: int) -> ChipFiles:
@@ -115,24 +185,15 @@ def verify(record: FileRecord, data: bytes) -> None:
     """Hold a file against its record.
 
     Raises:
-        ChipDataError: Its size, or its cksum where the record has one, is another.
+        FileError: Its size, or its cksum where the record has one, is another.
     """
-    remedy = "fetch it again, or mend the catalogue"
     if len(data) != record.size:
-        raise ChipDataError(
-            f"expected {record.size} bytes, got {len(data)}, at {record.filename}; {remedy}"
-        )
-    if record.cksum is not None and posix_cksum(data) != record.cksum:
-        raise ChipDataError(
-            f"expected cksum {record.cksum}, got {posix_cksum(data)}, at {record.filename};"
-            f" {remedy}"
-        )
+        raise FileError(f"{record.size} bytes", str(len(data)))
+    if record.cksum is not None and (cksum := posix_cksum(data)) != record.cksum:
+        raise FileError(f"cksum {record.cksum}", str(cksum))
 
 
 def _pick(files: ChipFiles, record: FileRecord) -> bytes:
     if record.filename not in files:
-        raise ChipDataError(
-            f"expected an absent month, got {record.filename} in the catalogue of synthetic chips;"
-            " use the synthetic catalogue, or set data.source"
-        )
+        raise FileError("an absent month, as this simulated chip has", "its row in the catalogue")
     return files[record.filename]

@@ -16,14 +16,14 @@ import timm
 import torch
 from torch import Tensor
 
-from biomassters.band_counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
+from biomassters.band_counting import publish_normalisation
 from biomassters.bands import BANDS
 from biomassters.encoder import REDUCTIONS
 from biomassters.errors import ModelError
 from biomassters.inert_pickle import Placeholder
 from biomassters.model import BiomassModel, Network
 from biomassters.params.recipe import ModelParams
-from biomassters.statistics import Normalisation, Statistics, TargetFigures
+from biomassters.statistics import Statistics, TargetFigures
 from biomassters.torch_archive import StoredTensor, TorchArchive
 from biomassters.weights import save_weights
 
@@ -39,16 +39,7 @@ MAX_MODULES: Final = 100_000
 """Of a pickled module, which may hold itself; the winner's has 9 levels and 2,900 modules."""
 
 PUBLISHED: Final = Statistics(
-    normalisation=Normalisation(
-        source="published",
-        bands=BANDS,
-        minimum=PUBLISHED_MINIMUM,
-        maximum=PUBLISHED_MAXIMUM,
-        mean=None,
-        standard_deviation=None,
-        p1=None,
-        p99=None,
-    ),
+    normalisation=publish_normalisation(),
     # Not published, and not used: the winner's head predicts in t/ha.
     target=TargetFigures(
         pixels=0,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from biomassters.params.cleaning import CleaningName
 from biomassters.params.data import DataParams
 from biomassters.params.predict import PredictParams
 from biomassters.params.recipe import (
@@ -26,12 +27,14 @@ class Params(Section):
         lr: Peak learning rate of `train`.
         seed: Seed of everything random but the split.
         folds: The folds that are trained, each 0...split.n_folds - 1.
+        cleaning: What is done to a chip's values when it is read.
     """
 
     lr: Positive
     seed: int = Field(ge=0, lt=2**32)
     folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     data: DataParams
+    cleaning: CleaningName
     split: SplitParams
     statistics: StatisticsParams
     model: ModelParams
