@@ -1,18 +1,24 @@
 import csv
 import lzma
+import posixpath
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from biomassters.bands import MONTHS
 from biomassters.catalogue import (
     FEATURE_COLUMNS,
     FEATURES_FILE,
+    REGIONS,
     TARGET_COLUMNS,
     FileRecord,
     read_catalogue,
 )
 from biomassters.errors import CatalogueError
+from biomassters.s3_addresses import is_s3_folder, split_address
 
 TARGETS_FILE = "train_agbm_metadata.csv"
 Row = dict[str, str]
@@ -118,6 +124,99 @@ def test_bad_feature_row_is_named(folder: Path, cells: Row, message: str) -> Non
         read_catalogue(folder)
 
 
+BUCKET = "s3://drivendata-competition-biomassters-public"
+
+
+def test_addresses_are_found_by_region(folder: Path) -> None:
+    name = "bb_S1_00.tif"
+    us, asia = f"{BUCKET}-us/train_features/{name}", f"s3://abc/{name}"
+    change(folder / FEATURES_FILE, 2, s3path_us=us, s3path_as=asia)
+    change(folder / TARGETS_FILE, 3, s3path_eu=f"{BUCKET}-eu/a/b.c/d=e/bb_agbm.tif")
+    chip = read_catalogue(folder).chips("train")[1]
+    assert [chip.s1[0].find_address(region) for region in REGIONS] == [us, None, asia]
+    assert chip.s1[1].s3_folders == ("", "", "")
+    assert chip.agbm.find_address("eu") == f"{BUCKET}-eu/a/b.c/d=e/bb_agbm.tif"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "bb_S1_01.tif",
+        "s3://bb_S1_01.tif",
+        "s3:///bb_S1_01.tif",
+        "s3:/bucket/bb_S1_01.tif",
+        "S3://bucket/bb_S1_01.tif",
+        "http://bucket/bb_S1_01.tif",
+        "file:///bucket/bb_S1_01.tif",
+        "/vsicurl/s3://bucket/bb_S1_01.tif",
+        " s3://bucket/bb_S1_01.tif",
+        "s3://bucket/bb_S1_01.tif ",
+        "s3://bucket/bb_S1_01.tif/",
+        "s3://bucket",
+        "s3://bucket/",
+        "s3://bucket/bb_S1_02.tif",
+        "s3://bucket/x_bb_S1_01.tif",
+        "s3://bucket/bb_S1_01.tif?versionId=1",
+        "s3://bucket/?a=/bb_S1_01.tif",
+        "s3://bucket/#/bb_S1_01.tif",
+        "s3://bucket/../bb_S1_01.tif",
+        "s3://bucket/./bb_S1_01.tif",
+        "s3://bucket//bb_S1_01.tif",
+        "s3://bucket/.hidden/bb_S1_01.tif",
+        "s3://bucket/%2e%2e/bb_S1_01.tif",
+        "s3://bucket/a b/bb_S1_01.tif",
+        "s3://bucket/a\\b/bb_S1_01.tif",
+        "s3://bucket/a\n/bb_S1_01.tif",
+        "s3://bucket\n/bb_S1_01.tif",
+        "s3://bucket/a\0/bb_S1_01.tif",
+        "s3://bucket/é/bb_S1_01.tif",
+        "s3://user@bucket/bb_S1_01.tif",
+        "s3://user:secret@bucket/bb_S1_01.tif",
+        "s3://bucket:80/bb_S1_01.tif",
+        "s3://Bucket/bb_S1_01.tif",
+        "s3://bu/bb_S1_01.tif",
+        "s3://bu..cket/bb_S1_01.tif",
+        "s3://-bucket/bb_S1_01.tif",
+        "s3://bucket-/bb_S1_01.tif",
+        f"s3://{'b' * 64}/bb_S1_01.tif",
+        f"s3://bucket/{'a/' * 600}bb_S1_01.tif",
+    ],
+)
+@pytest.mark.parametrize("column", ["s3path_us", "s3path_as"])
+def test_hostile_address_is_named(folder: Path, address: str, column: str) -> None:
+    change(folder / FEATURES_FILE, 3, **{column: address})
+    with pytest.raises(CatalogueError) as error:
+        read_catalogue(folder)
+    assert "expected an address s3://bucket/folder/bb_S1_01.tif, or nothing" in str(error.value)
+    # A cell with a line break makes its row end one line later.
+    line = 4 if "\n" in address else 3
+    assert f"{FEATURES_FILE}, line {line}; mend the column {column}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@given(st.text(alphabet="s3:/.abB-_=%?#@ \\\n\0é", max_size=30))
+def test_accepted_folder_is_nothing_but_a_bucket_and_plain_names(text: str) -> None:
+    folder = f"s3://{text}"
+    if is_s3_folder(folder):
+        parts = urlsplit(f"{folder}/x")
+        assert parts.path == posixpath.normpath(parts.path)
+        assert f"s3://{parts.hostname}{parts.path}" == f"{folder}/x"
+        assert split_address(f"{folder}/x") == (parts.netloc, parts.path[1:])
+
+
+def test_folder_alone_is_no_address_even_if_known(folder: Path) -> None:
+    change(folder / FEATURES_FILE, 2, s3path_us="s3://bucket/a/bb_S1_00.tif")
+    change(folder / FEATURES_FILE, 3, s3path_us="s3://bucket/a")
+    with pytest.raises(CatalogueError, match=r"got 's3://bucket/a', .*line 3; .*s3path_us"):
+        read_catalogue(folder)
+
+
+def test_hostile_address_of_a_target_is_named(folder: Path) -> None:
+    change(folder / TARGETS_FILE, 3, s3path_eu="s3://bucket/../bb_agbm.tif")
+    with pytest.raises(CatalogueError, match=rf"{TARGETS_FILE}, line 3; mend the column s3path_eu"):
+        read_catalogue(folder)
+
+
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
@@ -192,3 +291,11 @@ def test_whole_official_catalogue_is_sound(shared_folder: Path, tmp_path: Path) 
     assert months == 252_426
     assert all(chip.agbm is not None for chip in train)
     assert all(chip.agbm is None for chip in test)
+    # Of the three folders of three buckets, each file has one by region, kept once.
+    records = [record for c in train + test for record in (*c.s1, *c.s2, c.agbm) if record]
+    assert len({id(record.s3_folders) for record in records}) == 3
+    for region in REGIONS:
+        assert all(
+            record.find_address(region) == f"{BUCKET}-{region}/{record.folder}/{record.filename}"
+            for record in records
+        )

@@ -9,17 +9,20 @@ targets of test chips are known (the official ones were not published), `test_ag
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from biomassters.bands import MONTHS, N_MONTHS
 from biomassters.errors import CatalogueError
+from biomassters.s3_addresses import is_s3_folder
 
 Split: TypeAlias = Literal["train", "test"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 FEATURES_FILE: Final = "features_metadata.csv"
+Region: TypeAlias = Literal["us", "eu", "as"]
+REGIONS: Final[tuple[Region, ...]] = ("us", "eu", "as")
 ADDRESS_COLUMNS: Final = ("s3path_us", "s3path_eu", "s3path_as")
 FEATURE_COLUMNS: Final = (
     *("filename", "chip_id", "satellite", "split", "month", "size", "cksum"),
@@ -28,12 +31,14 @@ FEATURE_COLUMNS: Final = (
 )
 TARGET_COLUMNS: Final = ("filename", "chip_id", "size", "cksum", *ADDRESS_COLUMNS)
 
-_FEATURES_READ: Final = (*FEATURE_COLUMNS[:7], "corresponding_agbm")
-_TARGETS_READ: Final = TARGET_COLUMNS[:4]
+_FEATURES_READ: Final = (*FEATURE_COLUMNS[:7], "corresponding_agbm", *ADDRESS_COLUMNS)
 _MONTH_NUMBERS: Final = {name: number for number, name in enumerate(MONTHS)}
 _CHIP_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
 _SIZE: Final = re.compile(r"0*[1-9][0-9]{0,14}", re.ASCII)
 _CKSUM: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+S3Folders: TypeAlias = tuple[str, str, str]
+"""Where a file lies in S3, such as `s3://bucket/prefix`, by `REGIONS`; "" = nowhere."""
 
 
 class FileRecord(NamedTuple):
@@ -44,12 +49,19 @@ class FileRecord(NamedTuple):
         folder: `train_features`, `test_features`, `train_agbm` or `test_agbm`.
         size: Bytes.
         cksum: Its POSIX cksum, where the catalogue gives one.
+        s3_folders: Where it lies in the public buckets.
     """
 
     filename: str
     folder: str
     size: int
     cksum: int | None
+    s3_folders: S3Folders = ("", "", "")
+
+    def find_address(self, region: Region) -> str | None:
+        """Return its address in the bucket of a region, or None where the catalogue has none."""
+        folder = self.s3_folders[REGIONS.index(region)]
+        return f"{folder}/{self.filename}" if folder else None
 
 
 class ChipRecord(NamedTuple):
@@ -166,8 +178,9 @@ class _Draft:
 def _read_features(path: Path) -> dict[str, _Draft]:
     drafts: dict[str, _Draft] = {}
     folders = {split: f"{split}_features" for split in SPLITS}
+    addresses = _Addresses(path)
     for line, row in _read_rows(path, FEATURE_COLUMNS, _FEATURES_READ):
-        filename, chip_id, sensor, split, month_name, size, cksum, target = row
+        filename, chip_id, sensor, split, month_name, size, cksum, target, *cells = row
         draft = drafts.get(chip_id)
         if draft is None:
             draft = drafts[chip_id] = _start_draft(path, line, chip_id, split)
@@ -194,7 +207,9 @@ def _read_features(path: Path) -> dict[str, _Draft]:
             raise _contradiction(
                 path, line, "each file once", f"{filename} again", "remove the row"
             )
-        months[month] = _make_record(path, line, filename, folders[draft.split], size, cksum)
+        s3_folders = addresses.read(line, filename, cells)
+        folder = folders[draft.split]
+        months[month] = _make_record(path, line, filename, folder, size, cksum, s3_folders)
     return drafts
 
 
@@ -214,7 +229,9 @@ def _start_draft(path: Path, line: int, chip_id: str, split: str) -> _Draft:
 
 
 def _read_targets(path: Path, split: Split, drafts: Mapping[str, _Draft]) -> None:
-    for line, (filename, chip_id, size, cksum) in _read_rows(path, TARGET_COLUMNS, _TARGETS_READ):
+    addresses = _Addresses(path)
+    for line, row in _read_rows(path, TARGET_COLUMNS, TARGET_COLUMNS):
+        filename, chip_id, size, cksum, *cells = row
         draft = drafts.get(chip_id)
         if draft is None or draft.split != split:
             raise _contradiction(
@@ -229,23 +246,49 @@ def _read_targets(path: Path, split: Split, drafts: Mapping[str, _Draft]) -> Non
             raise _contradiction(
                 path, line, "each file once", f"{filename} again", "remove the row"
             )
-        draft.agbm = _make_record(path, line, filename, f"{split}_agbm", size, cksum)
+        s3_folders = addresses.read(line, filename, cells)
+        folder = f"{split}_agbm"
+        draft.agbm = _make_record(path, line, filename, folder, size, cksum, s3_folders)
+
+
+class _Addresses:
+    """Reads the addresses of a catalogue's rows; its few folders are kept once, not per file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[S3Folders, S3Folders] = {}
+
+    def read(self, line: int, filename: str, cells: Sequence[str]) -> S3Folders:
+        """Return the folders of a row's addresses."""
+        us, eu, asia = cells
+        end = f"/{filename}"
+        folders = us.removesuffix(end), eu.removesuffix(end), asia.removesuffix(end)
+        known = self._known.get(folders)
+        # A cell that is a known folder, without the file name, must not pass.
+        if known is None or cells != [folder and folder + end for folder in folders]:
+            for column, cell, folder in zip(ADDRESS_COLUMNS, cells, folders, strict=True):
+                if cell and (cell == folder or not is_s3_folder(folder)):
+                    expected = f"an address s3://bucket/folder{end}, or nothing"
+                    remedy = f"mend the column {column}"
+                    raise _contradiction(self._path, line, expected, repr(cell), remedy)
+            known = self._known[folders] = folders
+        return known
 
 
 def _make_record(
-    path: Path, line: int, filename: str, folder: str, size: str, cksum: str
+    path: Path, line: int, filename: str, folder: str, size: str, cksum: str, s3: S3Folders
 ) -> FileRecord:
     if not _SIZE.fullmatch(size):
         raise _contradiction(
             path, line, "a positive number of bytes", repr(size), "mend the column size"
         )
     if not cksum:
-        return FileRecord(filename, folder, int(size), None)
+        return FileRecord(filename, folder, int(size), None, s3)
     if not _CKSUM.fullmatch(cksum) or int(cksum) >= 2**32:
         raise _contradiction(
             path, line, "a 32-bit number or nothing", repr(cksum), "mend the column cksum"
         )
-    return FileRecord(filename, folder, int(size), int(cksum))
+    return FileRecord(filename, folder, int(size), int(cksum), s3)
 
 
 def _check_name(path: Path, line: int, got: str, expected: str) -> None:
@@ -289,7 +332,7 @@ def _read_rows(
                 )
     except FileNotFoundError:
         raise CatalogueError(
-            f"expected the catalogue {path}, got no such file; add it (README: your own data)"
+            f"expected the catalogue {path}, got no such file; add it (README: real data)"
         ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise CatalogueError(
