@@ -7,8 +7,9 @@ from biomassters.catalogue import read_catalogue
 from biomassters.chips import ChipStore
 from biomassters.dataset_writer import draw_chip_ids, write_catalogue, write_dataset
 from biomassters.errors import CatalogueError
+from biomassters.folder_layouts import FolderSource
 from biomassters.packing import pack_split
-from biomassters.sources import FolderSource, Source, SyntheticSource
+from biomassters.sources import Source, SyntheticSource
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,10 @@
 """Which source `data.source` means."""
 
+from biomassters.archives import ArchiveSource
+from biomassters.folder_layouts import FolderSource
 from biomassters.params.data import DataParams
-from biomassters.sources import FolderSource, Source, SyntheticSource, read_folder_variable
+from biomassters.s3 import open_s3
+from biomassters.sources import Source, SyntheticSource, read_folder_variable
 
 
 def open_source(data: DataParams, n_workers: int) -> Source:
@@ -14,8 +17,17 @@ def open_source(data: DataParams, n_workers: int) -> Source:
     Raises:
         ParamsError: An environment variable that it needs is not as it must be.
     """
-    if data.source == "synthetic":
-        return SyntheticSource(data.chip_size)
-    if data.source == "folder":
-        return FolderSource(read_folder_variable(data.source))
-    raise NotImplementedError(n_workers)
+    match data.source:
+        case "synthetic":
+            return SyntheticSource(data.chip_size)
+        case "folder":
+            return FolderSource(read_folder_variable(data.source))
+        case "archives":
+            return ArchiveSource(read_folder_variable(data.source))
+        case "s3":
+            return open_s3(n_workers)
+        case "hub":
+            # Its client takes most of a second to import, which no other source should cost.
+            from biomassters.hub import open_hub
+
+            return open_hub()

@@ -95,30 +95,6 @@ class SyntheticSource:
             yield gather_files(chip, lambda record: _pick(files, record))  # noqa: B023
 
 
-class FolderSource:
-    """Reads the official layout: `train_features/`, `train_agbm/` and so on under a folder."""
-
-    kind = "folder"
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def prepare(self, chips: Sequence[ChipRecord]) -> None:
-        """Do nothing."""
-
-    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
-        """Yield the chips in the order given."""
-        for chip in chips:
-            yield gather_files(chip, self._read)
-
-    def _read(self, record: FileRecord) -> bytes:
-        path = self.root / record.folder / record.filename
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise FileError(f"the file {path}", "none") from None
-
-
 class FileError(Exception):
     """Why one file cannot be had; `gather_files` makes a `BadFile` of it."""
 
