@@ -10,11 +10,11 @@ from example_chips import read_real_files, read_real_record, simulate_records
 
 from biomassters.band_counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
 from biomassters.bands import MONTHS, S1_BANDS, S1_STORED_NODATA, S2_BANDS
-from biomassters.chips import Chip, ChipStore
+from biomassters.chips import FORMAT_VERSION, Chip, ChipStore
 from biomassters.errors import StoreError
 from biomassters.packing import pack_split
 from biomassters.simulator import simulate_chip
-from biomassters.sources import SyntheticSource
+from biomassters.sources import FetchedChip, SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003")
 
@@ -25,9 +25,12 @@ class _RealSource:
     def __init__(self, shared_folder: Path) -> None:
         self.shared_folder = shared_folder
 
+    def prepare(self, chips):
+        pass
+
     def fetch_chips(self, chips):
         for chip in chips:
-            yield chip, read_real_files(self.shared_folder, chip.chip_id)
+            yield FetchedChip(chip, dict(read_real_files(self.shared_folder, chip.chip_id)))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,17 @@ def test_chip_is_what_was_simulated(store_path: Path, index: int) -> None:
         expected = simulated.s2[month] if present else np.zeros_like(simulated.s2[month])
         np.testing.assert_array_equal(chip.s2[month], expected)
     np.testing.assert_array_equal(chip.agbm, simulated.agbm)
+
+
+def test_chip_is_read_into_the_arrays_that_are_given(store_path: Path) -> None:
+    store = ChipStore.open(store_path)
+    arrays = store.make_arrays()
+    chip, expected = store.read_chip(1, arrays), store.read_chip(1)
+    for got, given in zip((chip.s1, chip.s2, chip.agbm), arrays, strict=True):
+        assert got is given
+    np.testing.assert_array_equal(chip.s1, expected.s1)
+    np.testing.assert_array_equal(chip.s2, expected.s2)
+    np.testing.assert_array_equal(chip.agbm, expected.agbm)
 
 
 def test_xarray_opens_the_store_with_names_and_units(store_path: Path) -> None:
@@ -140,7 +154,9 @@ def test_store_of_another_format_is_refused(copied: Path) -> None:
     root = json.loads((copied / "zarr.json").read_text())
     root["attributes"]["format_version"] = 0
     (copied / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(StoreError, match="expected a chip store of format 1, got 0"):
+    with pytest.raises(
+        StoreError, match=f"expected a chip store of format {FORMAT_VERSION}, got 0"
+    ):
         ChipStore.open(copied)
 
 

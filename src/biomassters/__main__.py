@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from biomassters.catalogue import read_catalogue
+from biomassters.catalogue_audit import audit_catalogue, tabulate_catalogue
 from biomassters.catalogue_switch import switch_catalogue
 from biomassters.checkpoint_pruning import prune_checkpoints
 from biomassters.comparison import METRIC, group_experiments, run_exp_show, tabulate
@@ -17,6 +19,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_use_catalogue(commands)
+    _add_audit_catalogue(commands)
     _add_summary(commands)
     _add_import_weights(commands)
     _add_prune_checkpoints(commands)
@@ -49,6 +52,18 @@ def _add_use_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     command.add_argument("folder", type=Path, help="holds features_metadata.csv and its like")
     command.set_defaults(run=lambda arguments: print(switch_catalogue(arguments.folder)))
+
+
+def _add_audit_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "audit-catalogue", help="say what a catalogue has, and how its splits differ"
+    )
+    command.add_argument("folder", type=Path, help="holds features_metadata.csv and its like")
+    command.set_defaults(
+        run=lambda arguments: print(
+            tabulate_catalogue(audit_catalogue(read_catalogue(arguments.folder)))
+        )
+    )
 
 
 def _add_summary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -38,10 +38,22 @@ N_BANDS: Final = len(BANDS)
 CLP: Final = S2_BANDS.index("CLP")
 """Index of the cloud probability among the bands of S2."""
 
+SWIR_BANDS: Final = ("B11", "B12")
+"""Short-wave infrared; a known defect of the data is blocks of one value in them."""
+
 PIXEL_SIZE_M: Final = 10
 
 S1_NODATA_DB: Final = -9999.0
 """Nodata of the S1 files. A whole orbit of a month is often absent."""
+
+S1_RANGE_DB: Final = (-50.0, 30.0)
+"""Backscatter that a C-band radar can measure, dB.
+
+Below its lower end lies only what the removal of thermal noise leaves of no echo. Its upper end
+is what buildings reach.
+Source: the Earth Engine catalogue of COPERNICUS/S1_GRD gives -50 dB as the least of VV and VH;
+the greatest of the official train chips is 30 dB (the winner's normalisation constants).
+"""
 
 CLP_NODATA: Final = 255
 """Nodata of the cloud probability."""

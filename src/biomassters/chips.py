@@ -4,8 +4,9 @@ Knows what the store's arrays mean; knows nothing of files, sources and of how i
 `xarray.open_zarr` opens it too, with backscatter in dB.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,13 @@ from biomassters.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
     S2_BANDS,
+    SWIR_BANDS,
 )
 from biomassters.errors import StoreError
 from biomassters.georeference import NOWHERE, Georeference
 from biomassters.zarr_files import ArrayLayout, chunk_file, read_array, read_chunk, read_group
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 S1: Final = ArrayLayout(
     "s1",
@@ -61,12 +63,6 @@ CONTENT: Final = ArrayLayout(
 S2_PRESENT: Final = ArrayLayout(
     "s2_present", "bool", ("chip", "month"), {"long_name": "the month has a Sentinel-2 file"}
 )
-S1_NODATA: Final = ArrayLayout(
-    "s1_nodata", "int32", ("chip", "month", "s1_band"), {"long_name": "nodata pixels"}
-)
-S2_NODATA: Final = ArrayLayout(
-    "s2_nodata", "int32", ("chip", "month"), {"long_name": "pixels without cloud probability"}
-)
 AGBM_MEAN: Final = ArrayLayout(
     "agbm_mean",
     "float64",
@@ -88,9 +84,31 @@ TRANSFORM: Final = ArrayLayout(
         "formula": "x = a * column + b * row + c, y = d * column + e * row + f",
     },
 )
+AUDIT_FACTS: Final = tuple(
+    ArrayLayout(name, dtype, ("chip", *dimensions), {"long_name": text, **units})
+    for name, dtype, dimensions, text, units in (
+        ("s1_nodata", "int32", ("month", "s1_band"), "nodata pixels", {}),
+        ("s1_zero", "int32", ("month", "s1_band"), "pixels of 0.00 dB", {}),
+        ("s1_outside", "int32", ("month", "s1_band"), "pixels outside the physical range", {}),
+        ("s2_nodata", "int32", ("month",), "pixels without cloud probability", {}),
+        ("s2_cloudy", "int32", ("month",), "pixels of a cloud probability over 50 %", {}),
+        ("s2_zero", "int32", ("month",), "pixels of reflectance 0 in all bands", {}),
+        (
+            *("s2_block", "int32", ("month", "swir_band")),
+            *("pixels of the largest region of one value; 0 if none is over 3 % of the chip", {}),
+        ),
+        ("agbm_min", "float64", (), "least above-ground biomass", {"units": "t ha-1"}),
+        ("agbm_max", "float64", (), "greatest above-ground biomass", {"units": "t ha-1"}),
+        ("agbm_nodata", "int32", (), "pixels without above-ground biomass", {}),
+        ("agbm_negative", "int32", (), "pixels of above-ground biomass below 0", {}),
+        ("agbm_extreme", "int32", (), "pixels of above-ground biomass of 400 t ha-1 or more", {}),
+    )
+)
+"""What `audit_facts` counts; 0 in absent months of S2."""
+
 FACTS: Final = (
-    *(CHIP_ID, FINGERPRINT, CONTENT, S2_PRESENT, S1_NODATA, S2_NODATA, AGBM_MEAN),
-    *(CRS, TRANSFORM),
+    *(CHIP_ID, FINGERPRINT, CONTENT, S2_PRESENT, AGBM_MEAN, CRS, TRANSFORM),
+    *AUDIT_FACTS,
 )
 """What is known of each chip without reading its pixels."""
 
@@ -98,6 +116,7 @@ LABELS: Final = (
     (ArrayLayout("month", "string", ("month",)), MONTHS),
     (ArrayLayout("s1_band", "string", ("s1_band",)), S1_BANDS),
     (ArrayLayout("s2_band", "string", ("s2_band",)), S2_BANDS),
+    (ArrayLayout("swir_band", "string", ("swir_band",)), SWIR_BANDS),
     (ArrayLayout("coefficient", "string", ("coefficient",)), tuple("abcdef")),
 )
 
@@ -130,13 +149,21 @@ class Chip(NamedTuple):
     georeference: Georeference = NOWHERE
 
 
+ChipArrays: TypeAlias = tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.float32]]
+"""`s1`, `s2` and `agbm` of a chip."""
+
+Clean: TypeAlias = Callable[[Chip], Chip]
+
+
 class ChipStore:
     """A store, opened: small facts in memory, pixels read on demand.
 
-    It holds no open file, so it may be pickled, and used after a fork and from any thread.
+    It holds no open file, so it may be pickled (if `clean` may), and used after a fork and from any
+    thread.
 
     Attributes:
         path: Where it lies.
+        clean: What is done to each chip that is read; None = nothing.
         chip_size: Side of a chip, pixels.
         has_targets: Whether any chip has one.
         content_id: SHA-256 over all that is stored; equal stores have equal ones.
@@ -145,8 +172,16 @@ class ChipStore:
         agbm_mean: Mean AGBM of each chip, (n,), float64, t/ha; NaN = no target.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any], facts: dict[str, NDArray[Any]]):
+    def __init__(
+        self,
+        path: Path,
+        attributes: dict[str, Any],
+        facts: dict[str, NDArray[Any]],
+        *,
+        clean: Clean | None = None,
+    ) -> None:
         self.path = path
+        self.clean = clean
         self.chip_size = int(attributes["chip_size"])
         self.has_targets = bool(attributes["has_targets"])
         self.content_id = str(attributes["content_id"])
@@ -157,29 +192,56 @@ class ChipStore:
         self._transform: NDArray[np.float64] = facts["transform"]
 
     @classmethod
-    def open(cls, path: Path) -> "ChipStore":
+    def open(cls, path: Path, *, clean: Clean | None = None) -> "ChipStore":
         """Open a store.
+
+        Args:
+            path: Where it lies.
+            clean: What is done to each chip that is read, such as `cleaning.clean_chip` with a
+                name; it leaves chip_id, s2_present and agbm alone.
 
         Raises:
             StoreError: It is absent, incomplete or of another format.
         """
-        return cls(path, read_attributes(path), read_facts(path))
+        return cls(path, read_attributes(path), read_facts(path), clean=clean)
 
     def __len__(self) -> int:
         return len(self.chip_ids)
 
-    def read_chip(self, index: int) -> Chip:
-        """Read the chip at `index`.
+    def read_chip(self, index: int, into: ChipArrays | None = None) -> Chip:
+        """Read the chip at `index`, and clean it.
+
+        Args:
+            index: Its position.
+            into: Contiguous arrays that the stored pixels are read into; None = new ones. The
+                chip's arrays are these but where cleaning made others.
 
         Raises:
             StoreError: Its data are missing or damaged.
         """
+        s1, s2, agbm = into or self.make_arrays()
+        self._read(S1, index, s1)
+        self._read(S2, index, s2)
+        if self.has_targets:
+            self._read(AGBM, index, agbm)
+        chip = Chip(
+            self.chip_ids[index],
+            s1,
+            s2,
+            self.s2_present[index],
+            agbm if self.has_targets else None,
+            self.georeference(index),
+        )
+        return chip if self.clean is None else self.clean(chip)
+
+    def make_arrays(self) -> ChipArrays:
+        """Return arrays that hold a chip's pixels, of whatever value."""
         side = (self.chip_size, self.chip_size)
-        s1 = self._read(S1, index, (N_MONTHS, N_S1, *side))
-        s2 = self._read(S2, index, (N_MONTHS, N_S2, *side))
-        agbm = self.read_target(index) if self.has_targets else None
-        place = self.georeference(index)
-        return Chip(self.chip_ids[index], s1, s2, self.s2_present[index], agbm, place)
+        return (
+            np.empty((N_MONTHS, N_S1, *side), np.int16),
+            np.empty((N_MONTHS, N_S2, *side), np.uint16),
+            np.empty(side, np.float32),
+        )
 
     def georeference(self, index: int) -> Georeference:
         """Return where the chip at `index` lies, as its files said; NOWHERE if they did not."""
@@ -196,12 +258,13 @@ class ChipStore:
         if not self.has_targets:
             raise StoreError(
                 f"expected targets, got a split without, at {self.path};"
-                " add a catalogue of its targets (README: your own data)"
+                " add a catalogue of its targets (README: real data)"
             )
-        return self._read(AGBM, index, (self.chip_size, self.chip_size))
+        agbm = np.empty((self.chip_size, self.chip_size), np.float32)
+        self._read(AGBM, index, agbm)
+        return agbm
 
-    def _read(self, layout: ArrayLayout, index: int, shape: tuple[int, ...]) -> NDArray[Any]:
-        array = np.empty(shape, layout.dtype)
+    def _read(self, layout: ArrayLayout, index: int, array: NDArray[Any]) -> None:
         path = chunk_file(self.path, layout, range(len(self))[index])
         try:
             read_chunk(path, array)
@@ -210,7 +273,6 @@ class ChipStore:
                 f"expected {layout.name} of chip {self.chip_ids[index]}, got {error}, at {path};"
                 f" {_remedy(self.path)}"
             ) from None
-        return array
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
