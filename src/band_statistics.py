@@ -1,11 +1,14 @@
 """Stage `band_statistics`: what the train chips' values are, and what normalises the inputs."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 from biomassters.band_counting import count_pixels, summarise_counts
 from biomassters.chips import ChipStore
+from biomassters.cleaning import clean_chip
 from biomassters.doors import run_door
+from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
 from biomassters.params.statistics import StatisticsParams
@@ -17,13 +20,15 @@ HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 class Params(Section):
     """What this stage reads of params.yaml."""
 
+    cleaning: CleaningName
     statistics: StatisticsParams
 
 
 def main() -> None:
     """Count all pixels of the train chips; write their statistics and histograms."""
     params = read_params(Params)
-    counts = count_pixels(ChipStore.open(Path("chips/train.zarr")))
+    clean = partial(clean_chip, name=params.cleaning)
+    counts = count_pixels(ChipStore.open(Path("chips/train.zarr"), clean=clean))
     write_statistics(Path("statistics.json"), summarise_counts(counts, params.statistics.source))
     HISTOGRAMS.parent.mkdir(parents=True, exist_ok=True)
     with HISTOGRAMS.open("w", encoding="utf-8", newline="") as file:

@@ -4,14 +4,17 @@ All chips are trained on, so no validation could tell a best epoch: the last wei
 the average over the last quarter of the epochs (of their moving averages, if there are some).
 """
 
+from functools import partial
 from pathlib import Path
 
 from biomassters.checkpoint import hold_checkpoints
 from biomassters.chips import ChipStore
+from biomassters.cleaning import clean_chip
 from biomassters.distributed import Processes, join_processes
 from biomassters.doors import run_door, scratch_folder
 from biomassters.engine import Recipe, Trainer
 from biomassters.launching import launch
+from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import AugmentationParams, FinetuneParams, OptimisationParams
 from biomassters.params.section import Section
@@ -19,13 +22,14 @@ from biomassters.precision import place_model
 from biomassters.schedule import Schedule
 from biomassters.selection import AverageWeights
 from biomassters.stage_inputs import fingerprint_stage
-from biomassters.weights import load_model, save_weights
+from biomassters.weights import CLEANING_KEY, load_model, save_weights
 
 
 class Params(Section):
     """What this stage reads of params.yaml."""
 
     seed: int
+    cleaning: CleaningName
     augmentation: AugmentationParams
     optimisation: OptimisationParams
     finetune: FinetuneParams
@@ -40,8 +44,10 @@ def main() -> None:
 def finetune_model(params: Params, processes: Processes) -> None:
     """Finetune the model and write what this stage hands over; the first process alone writes."""
     finetune = params.finetune
-    store = ChipStore.open(Path("chips/train.zarr"))
-    model = load_model(Path(f"models/folds/fold-{finetune.fold}.safetensors"))
+    clean = partial(clean_chip, name=params.cleaning)
+    store = ChipStore.open(Path("chips/train.zarr"), clean=clean)
+    trained = Path(f"models/folds/fold-{finetune.fold}.safetensors")
+    model = load_model(trained, cleaning=params.cleaning)
     model = place_model(model, processes.device)
     averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
     keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
@@ -67,7 +73,11 @@ def finetune_model(params: Params, processes: Processes) -> None:
     save_weights(
         Path("models/final/final.safetensors"),
         model,
-        {"finetuned_from": f"fold-{finetune.fold}", "weights": finetune.weights},
+        {
+            "finetuned_from": f"fold-{finetune.fold}",
+            "weights": finetune.weights,
+            CLEANING_KEY: params.cleaning,
+        },
     )
 
 

@@ -1,17 +1,20 @@
 """Stage `predict`: map the test chips with the average of models and of views (TTA)."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from biomassters.batches import open_batches
 from biomassters.chips import ChipStore
+from biomassters.cleaning import clean_chip
 from biomassters.distributed import Processes, join_processes
 from biomassters.doors import run_door
 from biomassters.epoch_order import StoreOrder
 from biomassters.errors import ModelError
 from biomassters.inference import predict_batches
 from biomassters.launching import launch
+from biomassters.params.cleaning import CleaningName
 from biomassters.params.predict import PredictParams
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
@@ -24,18 +27,20 @@ from biomassters.weights import load_model
 class Params(Section):
     """What this stage reads of params.yaml."""
 
+    cleaning: CleaningName
     predict: PredictParams
 
 
 def main() -> None:
     """Predict all test chips."""
     with join_processes() as processes:
-        predict_chips(read_params(Params).predict, processes)
+        predict_chips(read_params(Params), processes)
 
 
-def predict_chips(params: PredictParams, processes: Processes) -> None:
+def predict_chips(settings: Params, processes: Processes) -> None:
     """Predict all test chips, each process a part of them; the first one writes."""
-    store = ChipStore.open(Path("chips/test.zarr"))
+    params, cleaning = settings.predict, settings.cleaning
+    store = ChipStore.open(Path("chips/test.zarr"), clean=partial(clean_chip, name=cleaning))
     folder = Path("models") / params.models
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -43,7 +48,7 @@ def predict_chips(params: PredictParams, processes: Processes) -> None:
         if params.models == "imported":
             remedy = f"run `python -m biomassters import-weights FILE {folder}/NAME.safetensors`"
         raise ModelError(f"expected models at {folder}, got none; {remedy}")
-    models = [place_model(load_model(path), processes.device) for path in paths]
+    models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}
     order = StoreOrder(
         range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size

@@ -2,14 +2,15 @@
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
-from biomassters.batches import Batch, open_batches
+from biomassters.batches import Batches, open_batches
 from biomassters.checkpoint import hold_checkpoints
 from biomassters.chips import ChipStore
+from biomassters.cleaning import clean_chip
 from biomassters.distributed import Processes, join_processes
 from biomassters.doors import run_door, scratch_folder
 from biomassters.engine import Recipe, Trainer
@@ -18,6 +19,7 @@ from biomassters.folds import split_chips
 from biomassters.inference import predict_batches, score_chips
 from biomassters.launching import launch
 from biomassters.model import BiomassModel
+from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import (
     AugmentationParams,
@@ -35,13 +37,14 @@ from biomassters.selection import BestWeights
 from biomassters.stage_inputs import fingerprint_stage
 from biomassters.statistics import read_statistics
 from biomassters.symmetries import views
-from biomassters.weights import save_weights
+from biomassters.weights import CLEANING_KEY, save_weights
 
 
 class Params(Section):
     """What this stage reads of params.yaml."""
 
     lr: Positive
+    cleaning: CleaningName
     seed: int
     split: SplitParams
     model: ModelParams
@@ -61,7 +64,8 @@ def main() -> None:
 
 def train_fold(fold: int, params: Params, processes: Processes) -> None:
     """Train a fold and write what this stage hands over; the first process alone writes."""
-    store = ChipStore.open(Path("chips/train.zarr"))
+    clean = partial(clean_chip, name=params.cleaning)
+    store = ChipStore.open(Path("chips/train.zarr"), clean=clean)
     training, validation = split_chips(store, params.split, fold)
     torch.manual_seed(params.seed)
     model = BiomassModel.build(params.model, read_statistics(Path("statistics.json")))
@@ -92,7 +96,7 @@ def train_fold(fold: int, params: Params, processes: Processes) -> None:
         model.load_state_dict(weights)
         if processes.is_first:
             path = Path(f"models/{folder}/fold-{fold}.safetensors")
-            save_weights(path, model, {"fold": str(fold)})
+            save_weights(path, model, {"fold": str(fold), CLEANING_KEY: params.cleaning})
     held_out.write_predictions(model, fold)
 
 
@@ -102,7 +106,7 @@ class HeldOut:
 
     params: Params
     store: ChipStore
-    batches: "DataLoader[Batch]"
+    batches: Batches
     processes: Processes
 
     def score(self, model: BiomassModel) -> dict[str, float]:

@@ -1,3 +1,5 @@
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +7,9 @@ import pytest
 import torch
 from tiny_training import IDS, pack_chips
 
-from biomassters.batches import Batch, open_batches, prefetch, send
+from biomassters.batches import Batch, Batches, open_batches, prefetch, send
 from biomassters.chips import ChipStore
+from biomassters.cleaning import clean_chip
 from biomassters.epoch_order import EpochOrder, StoreOrder
 from biomassters.errors import ParamsError, StoreError
 
@@ -53,6 +56,23 @@ def test_target_is_nan_where_the_split_has_none(
     assert batch.target.isnan().all()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_cleaned_chips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", str(workers))
+    path = pack_chips(tmp_path, "5eed0011", IDS[3]).path
+    plain, store = (
+        ChipStore.open(path, clean=partial(clean_chip, name=name)) for name in ("none", "third")
+    )
+    [batch], [uncleaned] = (open_batches(s, StoreOrder([1, 0], 2)) for s in (store, plain))
+    for row, index in enumerate((1, 0)):
+        chip = store.read_chip(index)
+        assert (batch.s2[row].numpy() != uncleaned.s2[row].numpy()).any()
+        for tensor, array in zip(batch[1:], chip[1:5], strict=True):
+            np.testing.assert_array_equal(tensor[row].numpy(), array)
+
+
 def test_number_of_workers_changes_no_batch(
     store: ChipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +80,35 @@ def test_number_of_workers_changes_no_batch(
     assert len(here) == len(there) == 3
     for a, b in zip(here, there, strict=True):
         assert all(x.numpy().tobytes() == y.numpy().tobytes() for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_no_more_is_read_ahead_than_two_batches_or_two_chips_a_thread(
+    store: ChipStore, batch_size: int
+) -> None:
+    asked: list[int] = []
+
+    class Noting(StoreOrder):
+        def __iter__(self):
+            for indices in super().__iter__():
+                asked.append(len(indices))
+                yield indices
+
+    batches = Batches(store, Noting([0, 1, 2] * 10, batch_size), n_threads=2)
+    assert len(batches) == 30 // batch_size
+    for n_taken, batch in enumerate(batches, start=1):
+        assert batch.chip_index.shape == (batch_size,)
+        n_ahead = sum(asked) - n_taken * batch_size
+        assert n_ahead == min(max(2 * batch_size, 4), 30 - n_taken * batch_size)
+
+
+def test_threads_end_with_the_iteration_that_started_them(store: ChipStore) -> None:
+    before = threading.active_count()
+    iterator = iter(Batches(store, StoreOrder([0, 1, 2] * 10, 1), n_threads=2))
+    next(iterator)
+    assert threading.active_count() > before
+    del iterator
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -72,7 +121,7 @@ def test_reading_draws_nothing_from_the_global_generator(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_chip_is_the_same_single_line_from_a_worker(
+def test_damaged_chip_is_the_same_single_line_from_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     store = pack_chips(tmp_path, *IDS[:2])
@@ -101,7 +150,7 @@ def test_processes_of_one_machine_share_its_cores(
     monkeypatch.delenv("BIOMASSTERS_WORKERS", raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert open_batches(store, StoreOrder([0], 1)).num_workers == workers
+    assert open_batches(store, StoreOrder([0], 1)).n_threads == workers
 
 
 def test_prefetching_on_a_cpu_passes_batches_on_one_by_one(

@@ -22,7 +22,7 @@ from biomassters import engine
 from biomassters.augmentation import augment
 from biomassters.batches import open_batches
 from biomassters.checkpoint import Checkpoints
-from biomassters.chips import Chip, ChipStore
+from biomassters.chips import Chip, ChipArrays, ChipStore
 from biomassters.engine import Recipe, Trainer
 from biomassters.epoch_order import EpochOrder, StoreOrder
 from biomassters.errors import TrainingError
@@ -59,9 +59,9 @@ class PoisonedStore(ChipStore):
     poisoned: int | None = None
     poison: float = -math.inf
 
-    def read_chip(self, index: int) -> Chip:
+    def read_chip(self, index: int, into: ChipArrays | None = None) -> Chip:
         """Read a chip, perhaps a poisoned one."""
-        chip = super().read_chip(index)
+        chip = super().read_chip(index, into)
         if index == self.poisoned and chip.agbm is not None:
             chip.agbm.fill(self.poison)
         return chip

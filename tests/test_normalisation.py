@@ -10,6 +10,8 @@ import torch
 from rasterio.io import MemoryFile
 from torch import Tensor
 
+from biomassters.chips import Chip
+from biomassters.cleaning import clean_chip
 from biomassters.errors import ModelError
 from biomassters.normalisation import BandNormalisation, fill_absent_months
 
@@ -188,3 +190,18 @@ def test_real_chip_is_normalised_as_the_winner_does(
     np.testing.assert_allclose(means.mean(0), golden["band_mean"], rtol=0, atol=1e-4)
     assert not math.isclose(means[11, 2], 0)
     assert (means[:11, 2:4] == 0).all()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_cleaning_as_the_winner_does_leaves_his_normalised_chip_as_it_is(
+    real_chip: tuple[Tensor, Tensor, Tensor], shared_folder: Path
+) -> None:
+    golden = np.load(shared_folder / "golden" / "normalised_288afc34.npz")
+    s1, s2, present = (tensor[0].numpy() for tensor in real_chip)
+    chip = clean_chip(Chip("288afc34", s1, s2, present, None), "winner")
+    arrays = (torch.from_numpy(array)[None] for array in (chip.s1, chip.s2, present))
+    images = BandNormalisation.from_statistics("minmax", Statistics())(*arrays)[0].numpy()
+    got = images[tuple(golden["index"].T)]
+    np.testing.assert_allclose(got, golden["value"], rtol=0, atol=1e-4)
+    means = images.mean(axis=(2, 3), dtype=np.float64)
+    np.testing.assert_allclose(means, golden["month_band_mean"], rtol=0, atol=2e-5)

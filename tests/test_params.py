@@ -19,6 +19,7 @@ PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 def write_changed(folder: Path, key: str, value: Any) -> Path:
     """Write the committed params with one dotted key set, or taken away where value is `...`."""
+    folder.mkdir(exist_ok=True)
     path = folder / "params.yaml"
     shutil.copyfile(ROOT / "params.yaml", path)
     if value is not ...:
@@ -61,6 +62,14 @@ def test_learning_rate_that_plain_yaml_takes_for_a_string_is_a_number(
         ("training", {}, r"training: unknown key"),
         ("train.epochs", ..., r"train\.epochs: expected a value, got none"),
         ("data.chip_size", 100, r"data\.chip_size: input should be a multiple of 32, got 100"),
+        (
+            "data.source",
+            "ftp",
+            r"data\.source: input should be 'synthetic', 'folder', 'archives', 's3'",
+        ),
+        ("data.subset.first", 0, r"data\.subset\.first: .*greater than or equal to 1, got 0"),
+        ("data.subset.fraction", 0.0, r"data\.subset\.fraction: .*greater than 0, got 0\.0"),
+        ("cleaning", "fourth", r"cleaning: input should be 'none', 'winner', 'second' or 'third'"),
         ("augmentation.month_dropout_rate", 1.0, r"less than 1, got 1\.0"),
         ("model.decoder_channels", [8, 8], r"model\.decoder_channels: .*at least 5"),
         ("folds", [], r"folds: .*at least 1"),
@@ -79,6 +88,23 @@ def test_value_against_the_schema_names_key_and_expectation(
     with pytest.raises(ParamsError, match=message) as caught:
         read_params(Params, write_changed(tmp_path, key, value))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.subset.first": 2, "data.subset.fraction": 0.5},
+        {"data.subset.first": 2, "data.subset.chip_ids": ["0060c0a5"]},
+        {"data.subset.fraction": 0.5, "data.subset.chip_ids": ["0060c0a5"]},
+    ],
+)
+def test_subset_follows_one_rule_alone(tmp_path: Path, changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        path = write_changed(tmp_path / "one", key, value)
+        read_params(Params, path)
+    set_params(tmp_path / "one", changes)
+    with pytest.raises(ParamsError, match="expected at most one of first, fraction and chip_ids"):
+        read_params(Params, path)
 
 
 def test_encoding_of_months_needs_an_attention_that_reads_it(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def list_keys(model: type[BaseModel]) -> set[str]:
     return keys
 
 
+def list_leaves(key: str, value: Any) -> set[str]:
+    """Return the dotted keys under `key` that hold no mapping."""
+    if not isinstance(value, dict):
+        return {key}
+    return set().union(*(list_leaves(f"{key}.{name}", inner) for name, inner in value.items()))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_is_one_script_of_its_name(stage: str) -> None:
     assert STAGES[stage]["cmd"].split()[:2] == ["python", f"src/{stage}.py"]
@@ -58,10 +65,9 @@ def test_stage_depends_on_the_exact_closure_of_its_imports(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_lists_exactly_the_params_that_its_door_reads(stage: str) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    listed = set()
-    for key in STAGES[stage]["params"]:
-        value = look_up(params, key)
-        listed |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
+    listed = set().union(
+        *(list_leaves(key, look_up(params, key)) for key in STAGES[stage]["params"])
+    )
     assert listed == list_keys(read_door(stage).Params)
 
 

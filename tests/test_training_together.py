@@ -20,7 +20,7 @@ from together import run_together
 
 from biomassters.batches import open_batches
 from biomassters.checkpoint import Checkpoints
-from biomassters.chips import Chip, ChipStore
+from biomassters.chips import Chip, ChipArrays, ChipStore
 from biomassters.distributed import ALONE, Processes, join_processes
 from biomassters.engine import Recipe, Trainer
 from biomassters.epoch_order import StoreOrder
@@ -48,9 +48,9 @@ class PoisonedStore(ChipStore):
 
     poisoned: int
 
-    def read_chip(self, index: int) -> Chip:
+    def read_chip(self, index: int, into: ChipArrays | None = None) -> Chip:
         """Read a chip, perhaps the poisoned one."""
-        chip = super().read_chip(index)
+        chip = super().read_chip(index, into)
         if index == self.poisoned and chip.agbm is not None:
             chip.agbm.fill(-float("inf"))
         return chip

@@ -6,11 +6,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_pipeline import read_door
+from tiny_training import IDS, pack_chips
 
+from biomassters.distributed import ALONE
 from biomassters.errors import ModelError
 from biomassters.model import Architecture, BiomassModel
+from biomassters.params.predict import PredictParams
 from biomassters.params.recipe import ModelParams
-from biomassters.weights import HEADER_KEY, load_model, save_weights
+from biomassters.weights import CLEANING_KEY, HEADER_KEY, load_model, save_weights
 
 SETTINGS = ModelParams(
     backbone="mobilenetv3_small_050",
@@ -34,6 +38,9 @@ def model() -> BiomassModel:
         target=SimpleNamespace(mean=63.0, standard_deviation=71.0),
     )
     return BiomassModel.build(SETTINGS, statistics).eval()
+
+
+NO_METADATA = {HEADER_KEY: '{"architecture": "", "metadata": []}'}
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -70,6 +77,45 @@ def test_header_holds_architecture_and_metadata(model: BiomassModel, tmp_path: P
     header = json.loads(header_of(tmp_path / "model.safetensors")[HEADER_KEY])
     assert header["metadata"] == {"fold": "3"}
     assert Architecture.from_json(header["architecture"]) == model.architecture
+
+
+def test_model_of_chips_that_were_cleaned_otherwise_is_refused(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "final.safetensors"
+    save_weights(path, model, {CLEANING_KEY: "second"})
+    load_model(path)
+    load_model(path, cleaning="second")
+    with pytest.raises(ModelError, match=r"cleaning: none, .* got .* cleaning: second") as caught:
+        load_model(path, cleaning="none")
+    assert str(caught.value).endswith(
+        f"at {path}; set cleaning to second, or train the model again"
+    )
+
+
+def test_model_that_does_not_say_is_of_chips_as_stored(model: BiomassModel, tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_weights(path, model, {"fold": "0"})
+    load_model(path, cleaning="none")
+    with pytest.raises(ModelError, match="got one trained with cleaning: none"):
+        load_model(path, cleaning="winner")
+
+
+def test_prediction_refuses_a_model_of_otherwise_cleaned_chips(
+    model: BiomassModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack_chips(Path("chips"), IDS[0]).path.rename("chips/test.zarr")
+    save_weights(Path("models/imported/winner.safetensors"), model, {CLEANING_KEY: "winner"})
+    door = read_door("predict")
+    predict = PredictParams(
+        models="imported", tta="none", clamp=True, batch_size=1, precision="fp32"
+    )
+    with pytest.raises(ModelError, match="set cleaning to winner"):
+        door.predict_chips(door.Params(cleaning="none", predict=predict), ALONE)
+    assert not Path("predictions").exists()
+    door.predict_chips(door.Params(cleaning="winner", predict=predict), ALONE)
+    assert [path.name for path in Path("predictions").iterdir()] == [f"{IDS[0]}_agbm.tif"]
 
 
 def test_folder_is_created_and_nothing_else_is_left(model: BiomassModel, tmp_path: Path) -> None:
@@ -116,7 +162,15 @@ def test_file_of_another_format_is_refused(data: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, {"format": "pt"}, {HEADER_KEY: "x"}, {HEADER_KEY: "{}"}, {HEADER_KEY: "[]"}]
+    "metadata",
+    [
+        None,
+        {"format": "pt"},
+        {HEADER_KEY: "x"},
+        {HEADER_KEY: "{}"},
+        {HEADER_KEY: "[]"},
+        NO_METADATA,
+    ],
 )
 def test_safetensors_of_another_project_are_refused(
     metadata: dict[str, str] | None, tmp_path: Path

@@ -4,16 +4,18 @@ Knows nothing of which chips make a batch: that is for `epoch_order` to say.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from biomassters.chips import ChipStore
-from biomassters.errors import BiomasstersError
+from biomassters.bands import N_MONTHS, N_S1, N_S2
+from biomassters.chips import AGBM, S1, S2, ChipStore
 from biomassters.worker_count import count_cores, count_workers
 
 
@@ -45,52 +47,99 @@ class Batch(NamedTuple):
         return self._replace(s1=s1, s2=s2, target=target)
 
 
-class _StoredChips(Dataset[Any]):
-    def __init__(self, store: ChipStore) -> None:
-        self.store = store
+class Batches:
+    """Batches of a store's chips, in an order that may be iterated over again and again.
 
-    def __getitems__(self, indices: list[int]) -> Batch | BiomasstersError:
-        """Read a batch; the loader asks for all its chips at once."""
-        try:
-            columns = zip(*map(self._read_columns, indices), strict=True)
-            return Batch(*(torch.from_numpy(np.stack(column)) for column in columns))
-        except BiomasstersError as error:
-            return error  # raised in a worker, it would come with the worker's traceback
+    Threads read ahead: decompressing, which is nearly all of the work, needs no interpreter, so
+    that several chips are read at once straight into the batch that is handed over. (Processes
+    would have to hand it through shared memory, which takes longer than to decompress it.)
 
-    def _read_columns(self, index: int) -> tuple[Any, ...]:
-        chip = self.store.read_chip(index)
-        size = self.store.chip_size
-        target = np.full((size, size), np.nan, np.float32) if chip.agbm is None else chip.agbm
-        return index, chip.s1, chip.s2, chip.s2_present, target
+    Attributes:
+        n_threads: That read chips; 0 = whoever iterates reads.
+    """
 
+    def __init__(self, store: ChipStore, order: Sampler[list[int]], n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._store = store
+        self._order = order
+        self._pinned = torch.cuda.is_available()
 
-class _Batches(DataLoader[Batch]):
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # all that is asked of it
-        for batch in super().__iter__():
-            if isinstance(batch, BiomasstersError):
-                raise batch
+    def __len__(self) -> int:
+        return len(self._order)  # type: ignore[arg-type]  # all of ours have a length
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield them.
+
+        Raises:
+            StoreError: A chip is missing or damaged.
+        """
+        if self.n_threads:
+            yield from self._read_ahead()
+            return
+        for indices in self._order:
+            batch = self._make_room(len(indices))
+            for row, index in enumerate(indices):
+                self._read_chip(index, batch, row)
             yield batch
 
+    def _read_ahead(self) -> Iterator[Batch]:
+        under_way: deque[tuple[Batch, list[Future[None]]]] = deque()
+        threads = ThreadPoolExecutor(self.n_threads, "read-chips")
+        try:
+            for indices in self._order:
+                batch = self._make_room(len(indices))
+                chips = [
+                    threads.submit(self._read_chip, index, batch, row)
+                    for row, index in enumerate(indices)
+                ]
+                under_way.append((batch, chips))
+                # While one is computed on, another is complete, or enough chips are read at once.
+                if sum(len(chips) for _, chips in under_way) > max(
+                    2 * len(indices), 2 * self.n_threads
+                ):
+                    yield _wait_for(*under_way.popleft())
+            while under_way:
+                yield _wait_for(*under_way.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
 
-def open_batches(store: ChipStore, order: Sampler[list[int]]) -> "DataLoader[Batch]":
-    """Read batches in worker processes, as many as this process has cores to spare.
+    def _make_room(self, n_chips: int) -> Batch:
+        side = (self._store.chip_size, self._store.chip_size)
+        return Batch(
+            torch.empty(n_chips, dtype=torch.int64),
+            self._make_tensor((n_chips, N_MONTHS, N_S1, *side), S1.dtype),
+            self._make_tensor((n_chips, N_MONTHS, N_S2, *side), S2.dtype),
+            torch.empty(n_chips, N_MONTHS, dtype=torch.bool),
+            self._make_tensor((n_chips, *side), AGBM.dtype),
+        )
+
+    def _make_tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        if self._pinned:  # torch keeps such memory, and gives it out again
+            return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
+        return torch.from_numpy(np.empty(shape, dtype))  # numpy's lies in large pages
+
+    def _read_chip(self, index: int, batch: Batch, row: int) -> None:
+        s1, s2, target = (tensor.numpy()[row] for tensor in (batch.s1, batch.s2, batch.target))
+        chip = self._store.read_chip(index, (s1, s2, target))
+        if chip.s1 is not s1:  # cleaned
+            s1[...] = chip.s1
+        if chip.s2 is not s2:
+            s2[...] = chip.s2
+        if chip.agbm is None:
+            target.fill(np.nan)
+        batch.chip_index.numpy()[row] = index
+        batch.s2_present.numpy()[row] = chip.s2_present
+
+
+def open_batches(store: ChipStore, order: Sampler[list[int]]) -> Batches:
+    """Read batches in threads, as many as this process has cores to spare.
 
     The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
 
     Raises:
-        ParamsError: That variable is no number of processes.
+        ParamsError: That variable is no number.
     """
-    workers = _count_workers()
-    return _Batches(
-        _StoredChips(store),
-        batch_sampler=order,
-        collate_fn=_pass_on,  # type: ignore[arg-type]  # batches come whole
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        # Its own, lest the number of workers decide what is drawn from torch's global generator.
-        generator=torch.Generator(),
-    )
+    return Batches(store, order, _count_threads())
 
 
 def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -131,10 +180,12 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def _count_workers() -> int:
+def _wait_for(batch: Batch, chips: Iterable["Future[None]"]) -> Batch:
+    for chip in chips:
+        chip.result()
+    return batch
+
+
+def _count_threads() -> int:
     n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
     return count_workers(min(max(count_cores() // n_processes - 1, 0), 8))
-
-
-def _pass_on(batch: Batch | BiomasstersError) -> Batch | BiomasstersError:
-    return batch

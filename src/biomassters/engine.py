@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from biomassters.augmentation import augment
@@ -108,7 +107,7 @@ class Trainer:
             rank=processes.rank,
             size=processes.size,
         )
-        self.batches: DataLoader[Batch] = open_batches(store, self.order)
+        self.batches = open_batches(store, self.order)
         self.optimizer = build_optimizer(model, recipe.schedule.lr, optimisation.weight_decay)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=optimisation.precision == "fp16"

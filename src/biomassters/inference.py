@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from biomassters import symmetries
-from biomassters.batches import Batch, prefetch
+from biomassters.batches import Batch, Batches, prefetch
 from biomassters.distributed import ALONE, Processes
 from biomassters.errors import StoreError
 from biomassters.fusing import fuse_model
@@ -76,7 +75,7 @@ def predict_views(
 
 def predict_batches(
     models: Sequence[BiomassModel],
-    batches: "DataLoader[Batch]",
+    batches: Batches,
     views: Sequence[int],
     *,
     precision: str,
@@ -109,7 +108,7 @@ def predict_batches(
 
 def score_chips(
     model: BiomassModel,
-    batches: "DataLoader[Batch]",
+    batches: Batches,
     chip_ids: Sequence[str],
     view_sets: ViewSets,
     *,
@@ -155,7 +154,7 @@ def score_chips(
 
 def _predict(
     models: Sequence[BiomassModel],
-    batches: "DataLoader[Batch]",
+    batches: Batches,
     view_sets: ViewSets,
     precision: str,
 ) -> Iterator[_Predicted]:

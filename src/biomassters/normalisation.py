@@ -90,19 +90,18 @@ class BandNormalisation(nn.Module):
             s2_present: (B, T) bool; False = absent month.
         """
         offset, scale = self.offset[:, None, None], self.scale[:, None, None]
-        backscatter = s1.to(torch.float32)
-        has_backscatter = backscatter != S1_STORED_NODATA
-        backscatter = (backscatter * S1_STORED_SCALE_DB - offset[:N_S1]) * scale[:N_S1]
-        optical = s2.to(torch.float32)  # first of all: a GPU can do little else with uint16
-        has_optical = _find_optical_data(optical) & s2_present[:, :, None, None, None]
-        optical = (optical - offset[N_S1:]) * scale[N_S1:]
-        return torch.cat(
-            [
-                torch.where(has_backscatter, backscatter, 0.0),
-                torch.where(has_optical, optical, 0.0),
-            ],
-            dim=2,
-        )
+        n_chips, n_months, _, height, width = s1.shape
+        # In place: on a CPU, finding memory for copies would take longer than the arithmetic.
+        images = s1.new_empty((n_chips, n_months, N_BANDS, height, width), dtype=torch.float32)
+        backscatter, optical = images[:, :, :N_S1], images[:, :, N_S1:]
+        backscatter.copy_(s1).mul_(S1_STORED_SCALE_DB).sub_(offset[:N_S1]).mul_(scale[:N_S1])
+        backscatter.masked_fill_(s1 == S1_STORED_NODATA, 0.0)
+        optical.copy_(s2)  # first of all: a GPU can do little else with uint16
+        without_reflectance, without_clouds = _find_nodata(optical, s2_present)
+        optical.sub_(offset[N_S1:]).mul_(scale[N_S1:])
+        optical[:, :, :CLP].masked_fill_(without_reflectance, 0.0)
+        optical[:, :, CLP:].masked_fill_(without_clouds, 0.0)
+        return images
 
 
 def fill_absent_months(s2: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,10 +131,12 @@ def fill_absent_months(s2: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
     return images, s2_present.any(dim=1, keepdim=True).expand_as(s2_present)
 
 
-def _find_optical_data(optical: Tensor) -> Tensor:
-    has_clouds = optical[:, :, CLP:] != CLP_NODATA
-    has_reflectance = has_clouds | (optical[:, :, :CLP].amax(dim=2, keepdim=True) > 0)
-    return torch.cat([has_reflectance.expand(-1, -1, CLP, -1, -1), has_clouds], dim=2)
+def _find_nodata(optical: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which pixels have no reflectance, and which no cloud probability: (B, T, 1, H, W)."""
+    absent = ~s2_present[:, :, None, None, None]
+    without_clouds = optical[:, :, CLP:] == CLP_NODATA
+    without_reflectance = without_clouds & (optical[:, :, :CLP].amax(dim=2, keepdim=True) == 0)
+    return without_reflectance | absent, without_clouds | absent
 
 
 def _need(values: Sequence[float] | None, name: str, statistic: str) -> list[float]:

@@ -20,6 +20,12 @@ from biomassters.model import Architecture, BiomassModel
 HEADER_KEY: Final = "biomassters"
 """The only key of the file's metadata: safetensors writes several in random order."""
 
+CLEANING_KEY: Final = "cleaning"
+"""Of the metadata: how the chips were cleaned that the model was trained on."""
+
+CLEANING_BEFORE: Final = "none"
+"""How they were before there was any such key."""
+
 N_NAMED: Final = 3
 """Tensors that an error message names."""
 
@@ -32,7 +38,7 @@ def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -
     Args:
         path: The file; its folder is created.
         model: On any device.
-        metadata: Where the weights come from.
+        metadata: Where the weights come from, and under `CLEANING_KEY` of what chips.
     """
     header = {"architecture": model.architecture.to_json(), "metadata": dict(metadata)}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -46,13 +52,20 @@ def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -
         temporary.unlink(missing_ok=True)
 
 
-def load_model(path: Path) -> BiomassModel:
+def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
     """Read what `save_weights` wrote, onto the CPU, in evaluation mode; nothing is downloaded.
 
+    Args:
+        path: The file.
+        cleaning: How the chips that the model is meant for are cleaned; None = do not check.
+
     Raises:
-        ModelError: The file is absent, is not such a file, or holds another model's weights.
+        ModelError: The file is absent, is not such a file, holds another model's weights, or a
+            model of chips that were cleaned otherwise.
     """
     header, tensors = _read(path)
+    if cleaning is not None:
+        _check_cleaning(path, header["metadata"].get(CLEANING_KEY, CLEANING_BEFORE), cleaning)
     try:
         architecture = Architecture.from_json(header["architecture"])
     except ModelError as error:
@@ -71,13 +84,22 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER_KEY])
-            header["architecture"], header["metadata"]
+            header["architecture"], header["metadata"].get(CLEANING_KEY)
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"expected a weights file of this project, got another ({type(error).__name__}:"
             f" {error}), at {path}; delete it and run `dvc repro`"
         ) from None
+
+
+def _check_cleaning(path: Path, trained: str, expected: str) -> None:
+    if trained != expected:
+        raise ModelError(
+            f"expected a model that was trained with cleaning: {expected}, as params.yaml says, got"
+            f" one trained with cleaning: {trained}, at {path}; set cleaning to {trained}, or train"
+            " the model again"
+        )
 
 
 def _check_tensors(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:

@@ -25,7 +25,7 @@ from biomassters.model import BiomassModel, Network
 from biomassters.params.recipe import ModelParams
 from biomassters.statistics import Statistics, TargetFigures
 from biomassters.torch_archive import StoredTensor, TorchArchive
-from biomassters.weights import save_weights
+from biomassters.weights import CLEANING_KEY, save_weights
 
 SUFFIX: Final = ".safetensors"
 MODULE_PARTS: Final = ("_parameters", "_buffers", "_modules")
@@ -102,7 +102,7 @@ def import_weights(source: Path, out: Path, backbone: str | None = None) -> str:
     _check_finite(tensors, source)
     model = BiomassModel.build(settings, PUBLISHED)
     model.network.load_state_dict(tensors)
-    metadata = {"imported_from": source.name, "kind": found.kind}
+    metadata = {"imported_from": source.name, "kind": found.kind, CLEANING_KEY: "winner"}
     if found.epoch is not None:
         metadata["epoch"] = str(found.epoch)
     _save(out, model, metadata)
