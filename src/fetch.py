@@ -1,16 +1,20 @@
 """Stage `fetch`: bring the store of a split's chips up to date with the catalogue in data/."""
 
 import argparse
-import json
 from pathlib import Path
 
+from biomassters.audit import write_audit
 from biomassters.catalogue import SPLITS, read_catalogue
+from biomassters.chips import ChipStore
 from biomassters.data_source import open_source
 from biomassters.doors import run_door, scratch_folder
 from biomassters.packing import pack_split
 from biomassters.params.data import DataParams
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
+from biomassters.parents import end_with_dvc
+from biomassters.subsets import select_subset
+from biomassters.worker_count import count_cores, count_workers
 
 
 class Params(Section):
@@ -24,21 +28,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("split", choices=SPLITS)
     split = parser.parse_args().split
+    end_with_dvc()
     params = read_params(Params)
+    store = Path("chips") / f"{split}.zarr"
+    n_workers = count_workers(default=count_cores())
     report = pack_split(
-        read_catalogue(Path("data")).chips(split),
-        open_source(params.data, 1),
-        Path("chips") / f"{split}.zarr",
+        select_subset(read_catalogue(Path("data")), split, params.data.subset),
+        open_source(params.data, max(1, n_workers)),
+        store,
         scratch_folder(f"fetch/{split}"),
         chip_size=params.data.chip_size,
+        n_workers=n_workers,
+        on_bad_chip=params.data.on_bad_chip,
     )
-    audit = Path("metrics/fetch") / f"{split}.json"
-    audit.parent.mkdir(parents=True, exist_ok=True)
-    audit.write_text(json.dumps(report.audit, indent=2) + "\n", encoding="utf-8")
-    print(
-        f"{split}: {report.fetched} chips fetched, {report.resumed} taken from an unfinished run,"
-        f" {report.reused} unchanged"
-    )
+    write_audit(Path("metrics/fetch"), split, ChipStore.open(store), report.bad_files)
+    print(f"{split}: {report}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Chips for the tests of the data side: simulated ones, and the two real ones."""
 
 import hashlib
+import os
 import tarfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from biomassters.catalogue import (
     target_filename,
 )
 from biomassters.checksums import posix_cksum
-from biomassters.sources import simulate_files
+from biomassters.sources import FetchedChip, FileError, gather_files, simulate_files
 
 
 @cache
@@ -73,7 +75,69 @@ class ReversedSource:
         self.kind = source.kind
         self.asked: list[str] = []
 
-    def fetch_chips(self, chips: Sequence[ChipRecord]):
+    def prepare(self, chips: Sequence[ChipRecord]) -> None:
+        """Prepare the other source."""
+        self.source.prepare(chips)
+
+    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
         """Yield the chips, the last first."""
+        chips = list(chips)
         self.asked += [chip.chip_id for chip in chips]
         yield from self.source.fetch_chips(chips[::-1])
+
+
+class SpoiledSource:
+    """Gives what another source has, but some files with their last byte flipped, or not at all."""
+
+    def __init__(self, source, *, flipped: Collection[str] = (), absent: Collection[str] = ()):
+        self.source = source
+        self.kind = source.kind
+        self.flipped, self.absent = flipped, absent
+
+    def prepare(self, chips: Sequence[ChipRecord]) -> None:
+        """Prepare the other source."""
+        self.source.prepare(chips)
+
+    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
+        """Yield the chips in the other source's order."""
+        for chip, files, _ in self.source.fetch_chips(chips):
+            yield gather_files(chip, lambda record: self._spoil(record.filename, files))  # noqa: B023
+
+    def _spoil(self, name: str, files: Mapping[str, bytes]) -> bytes:
+        if name in self.absent:
+            raise FileError(f"the file {name}", "none")
+        data = files[name]
+        return data[:-1] + bytes([data[-1] ^ 1]) if name in self.flipped else data
+
+
+class LoggedSource:
+    """Slow; writes into a file when it has fetched a chip, and when that chip is staged."""
+
+    kind = "folder"
+
+    def __init__(self, source, log: Path, pause_s: float = 0.0) -> None:
+        self.source, self.log, self.pause_s = source, log, pause_s
+
+    def prepare(self, chips: Sequence[ChipRecord]) -> None:
+        """Note which process prepares, and how many chips."""
+        self.source.prepare(chips)
+        self.write(f"prepared {len(chips)}")
+
+    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
+        """Yield the chips in the other source's order."""
+        for fetched in self.source.fetch_chips(chips):
+            time.sleep(self.pause_s)
+            self.write(f"fetched {fetched.chip.chip_id}")
+            yield fetched
+            self.write(f"staged {fetched.chip.chip_id}")
+
+    def write(self, line: str) -> None:
+        """Append a line with this process's id: one write, so that no two mix."""
+        with self.log.open("a") as file:
+            file.write(f"{os.getpid()} {line}\n")
+
+
+def read_log(log: Path, word: str) -> list[str]:
+    """Return what stands behind a word in each line of a `LoggedSource`'s log that has it."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line.split()[2] for line in lines if line.split()[1] == word]

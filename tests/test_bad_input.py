@@ -1,6 +1,7 @@
 """What a user can get wrong, through the real doors: one line, exit code 1, nothing written."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from locked import held_by_another_process
 from workspace import TINY
 
+from biomassters.chips import ChipStore
 from biomassters.dataset_writer import write_dataset
 from repository_copy import ROOT, set_params
 
@@ -153,6 +155,53 @@ def test_bad_file_leaves_the_store_of_before(folder: Path) -> None:
     truncate(folder)
     assert fetch(folder).returncode == 1
     assert before == {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def test_all_bad_files_are_in_the_csv_until_they_are_mended(folder: Path) -> None:
+    paths = [one_file(folder, "train_agbm/*.tif"), one_file(folder, "train_features/*_S1_05.tif")]
+    sound = [path.read_bytes() for path in paths]
+    names = [shorten(folder), flip_a_byte(folder)]
+    assert names == [path.name for path in paths]
+    assert_one_line(fetch(folder), *names, "work/fetch/train_bad_files.csv", "data.on_bad_chip")
+    with (folder / "work/fetch/train_bad_files.csv").open() as file:
+        rows = {row["filename"]: row for row in csv.DictReader(file)}
+    assert sorted(rows) == sorted(names)
+    assert rows[names[0]]["got"] == str(len(sound[0]) - 1)
+    for path, data in zip(paths, sound, strict=True):
+        path.write_bytes(data)
+    result = fetch(folder)
+    assert result.stdout.startswith("train: 1 chips fetched, 1 taken from an unfinished run")
+    assert not (folder / "work/fetch/train_bad_files.csv").exists()
+
+
+def test_chip_with_a_bad_file_is_left_out_and_named_where_params_allow_it(folder: Path) -> None:
+    set_data(folder, source="folder", chip_size=CHIP_SIZE, on_bad_chip="skip")
+    name = flip_a_byte(folder)
+    result = fetch(folder)
+    assert result.returncode == 0, result.stderr
+    assert "train: 1 chips fetched" in result.stdout
+    assert "1 left out (1 bad files)" in result.stdout
+    audit = json.loads((folder / "metrics/fetch/train.json").read_text())
+    assert audit["chips"] == 1
+    assert name.split("_")[0] in json.dumps(audit["skipped"])
+
+
+def test_subset_is_fetched_alone(folder: Path) -> None:
+    rows = (folder / "data/train_agbm_metadata.csv").read_text().splitlines()[1:]
+    chip_id = rows[-1].split("_agbm.tif")[0].split(",")[-1]
+    set_data(folder, source="folder", chip_size=CHIP_SIZE, **{"subset.chip_ids": [chip_id]})
+    result = fetch(folder)
+    assert result.returncode == 0, result.stderr
+    assert ChipStore.open(folder / "chips/train.zarr").chip_ids == [chip_id]
+
+
+def test_subset_of_unknown_chips_is_refused(folder: Path) -> None:
+    set_data(folder, source="folder", chip_size=CHIP_SIZE, **{"subset.chip_ids": ["nochip"]})
+    assert_one_line(fetch(folder), "got nochip", "params.yaml: data.subset.chip_ids")
+
+
+def test_number_of_workers_that_is_none_is_refused(folder: Path) -> None:
+    assert_one_line(fetch(folder, BIOMASSTERS_WORKERS="two"), "BIOMASSTERS_WORKERS", "0 or more")
 
 
 def test_chips_of_another_size_are_refused(folder: Path) -> None:

@@ -12,14 +12,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from biomassters.bands import MONTHS, S1_BANDS
+from biomassters.bad_files import describe_bad_files, write_bad_files
 from biomassters.catalogue import ChipRecord
 from biomassters.chips import (
     AGBM,
@@ -30,18 +30,19 @@ from biomassters.chips import (
     read_attributes,
     read_facts,
 )
-from biomassters.errors import StoreError
+from biomassters.errors import ChipDataError, StoreError
 from biomassters.locks import hold_folder
-from biomassters.sources import Source
+from biomassters.packing_workers import choose_workers, stage_chips
+from biomassters.sources import BadFile, Source
 from biomassters.staging import (
     SavedChip,
-    decode_chip,
+    discard_incomplete,
+    discard_staged,
     find_staged,
     fingerprint_chip,
     image_layouts,
     image_shapes,
     is_complete,
-    stage_chip,
 )
 from biomassters.zarr_files import chunk_file, start_array, write_array, write_chunk, write_group
 
@@ -53,22 +54,43 @@ class PackReport(NamedTuple):
         fetched: Chips that came from the source.
         resumed: Chips that an earlier, unfinished run had fetched.
         reused: Chips that the old store held.
-        audit: What the store holds; it depends on the chips alone.
+        skipped: Names of the chips that the store lacks, because files of theirs are bad.
+        bad_files: These files.
     """
 
     fetched: int
     resumed: int
     reused: int
-    audit: dict[str, Any]
+    skipped: tuple[str, ...]
+    bad_files: tuple[BadFile, ...]
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.fetched} chips fetched, {self.resumed} taken from an unfinished run,"
+            f" {self.reused} unchanged"
+        )
+        if self.skipped:
+            text += f", {len(self.skipped)} left out ({len(self.bad_files)} bad files)"
+        return text
 
 
 def pack_split(
-    chips: Sequence[ChipRecord], source: Source, store: Path, scratch: Path, *, chip_size: int
+    chips: Sequence[ChipRecord],
+    source: Source,
+    store: Path,
+    scratch: Path,
+    *,
+    chip_size: int,
+    n_workers: int = 0,
+    on_bad_chip: Literal["fail", "skip"] = "fail",
 ) -> PackReport:
     """Bring a store up to date with a catalogue, fetching only what it lacks.
 
     Law: the store's bytes depend on `chips` and their files alone, not on the order in which the
-    source yields them, nor on what was reused, nor on how often packing was killed.
+    source yields them, nor on the number of workers, nor on what was reused, nor on how often
+    packing was killed.
+
+    Bad files end nothing until all other chips are there. They are listed beside the scratch.
 
     Args:
         chips: The chips of a split, in the order of the store.
@@ -76,52 +98,86 @@ def pack_split(
         store: The store's folder; replaced as a whole, when all is there.
         scratch: Folder for fetched chips, emptied in the end; best on the store's file system.
         chip_size: Side of a chip, pixels.
+        n_workers: Processes that fetch and decode; 0 = this one. It changes no result.
+        on_bad_chip: Whether a store without the chips that have bad files will do.
 
     Raises:
         ChipDataError: A file cannot be had or is not what the catalogue says.
+        SourceError: The place that the files come from cannot be used at all.
         BusyError: Another process packs with the same scratch.
+        BiomasstersError: A worker was killed.
     """
     with hold_folder(scratch):
         _recover(store)
+        discard_incomplete(scratch)
         prints = {chip.chip_id: fingerprint_chip(chip, source.kind, chip_size) for chip in chips}
         reused = _find_in_store(store, chips, prints, chip_size)
         rest = [chip for chip in chips if chip.chip_id not in reused]
         resumed = _find_in_scratch(scratch, rest, prints, chip_size)
         missing = [chip for chip in rest if chip.chip_id not in resumed]
         saved = {**reused, **resumed}
-        with tqdm(total=len(chips), initial=len(saved), unit="chip", disable=None) as progress:
-            for chip, files, _ in source.fetch_chips(missing):
-                decoded = decode_chip(chip, files, chip_size)
-                saved[chip.chip_id] = stage_chip(decoded, prints[chip.chip_id], scratch)
-                progress.update()
-        in_order = [saved[chip.chip_id] for chip in chips]
-        _assemble(_beside(store, "new"), in_order, chip_size, any(chip.agbm for chip in chips))
+        bad_files = _fetch(missing, source, scratch, saved, chip_size, n_workers)
+        listed = scratch.with_name(f"{scratch.name}_bad_files.csv")
+        write_bad_files(listed, bad_files)
+        skipped = {bad.chip_id for bad in bad_files}
+        kept = [chip for chip in chips if chip.chip_id not in skipped]
+        if skipped and (on_bad_chip == "fail" or not kept):
+            raise _refuse(bad_files, listed, n_chips=len(skipped), n_kept=len(kept))
+        in_order = [saved[chip.chip_id] for chip in kept]
+        _assemble(_beside(store, "new"), in_order, chip_size, any(chip.agbm for chip in kept))
         _put_in_place(store)
         _empty(scratch)
-    return PackReport(len(missing), len(resumed), len(reused), audit_chips(in_order, chip_size))
+    n_fetched = len(missing) - len(skipped)
+    return PackReport(n_fetched, len(resumed), len(reused), tuple(sorted(skipped)), bad_files)
 
 
-def audit_chips(chips: Sequence[SavedChip], chip_size: int) -> dict[str, Any]:
-    """Count what a store holds: chips, targets, months by sensor, nodata; shares are 0...1."""
-    pixels = chip_size**2
-    s1_nodata = np.array([chip.facts["s1_nodata"] for chip in chips])
-    s2_nodata = np.array([chip.facts["s2_nodata"] for chip in chips])
-    s2_present = np.array([chip.facts["s2_present"] for chip in chips])
-    agbm_mean = np.array([chip.facts["agbm_mean"] for chip in chips])
-    ascending, descending = s1_nodata[..., :2].min(axis=-1), s1_nodata[..., 2:].min(axis=-1)
-    with_clp = 1 - s2_nodata[s2_present] / pixels
-    return {
-        "chips": len(chips),
-        "targets": int((~np.isnan(agbm_mean)).sum()),
-        "chip_size": chip_size,
-        "s1_ascending_present": _by_month(ascending < pixels),
-        "s1_descending_present": _by_month(descending < pixels),
-        "s2_present": _by_month(s2_present),
-        "s1_nodata": {
-            band: _share(s1_nodata[..., index] / pixels) for index, band in enumerate(S1_BANDS)
-        },
-        "s2_nodata": _share(1 - with_clp) if with_clp.size else None,
-    }
+def _fetch(
+    missing: Sequence[ChipRecord],
+    source: Source,
+    scratch: Path,
+    saved: dict[str, SavedChip],
+    chip_size: int,
+    n_workers: int,
+) -> tuple[BadFile, ...]:
+    """Add the missing chips to `saved`, but those with bad files, which are returned in order."""
+    if not missing:
+        return ()
+    source.prepare(missing)
+    n_workers = choose_workers(n_workers, len(missing))
+    bad_files: list[BadFile] = []
+    n_bytes = 0
+    with (
+        tqdm(
+            total=len(saved) + len(missing), initial=len(saved), unit="chip", disable=None
+        ) as progress,
+        closing(
+            stage_chips(source, missing, scratch, chip_size=chip_size, n_workers=n_workers)
+        ) as arrivals,
+    ):
+        for staged in arrivals:
+            bad_files += staged.bad_files
+            if staged.saved is not None:
+                saved[staged.chip_id] = staged.saved
+            n_bytes += staged.n_bytes
+            progress.set_postfix_str(_describe_bytes(n_bytes, progress), refresh=False)
+            progress.update()
+    return tuple(sorted(bad_files))
+
+
+def _describe_bytes(n_bytes: int, progress: "tqdm[Any]") -> str:
+    seconds = max(progress.format_dict["elapsed"], 1e-3)
+    return f"{n_bytes / 1e9:.2f} GB, {n_bytes / 1e6 / seconds:.0f} MB/s"
+
+
+def _refuse(
+    bad_files: Sequence[BadFile], listed: Path, *, n_chips: int, n_kept: int
+) -> ChipDataError:
+    skip = ", or set data.on_bad_chip to skip to go on without them" if n_kept else ""
+    return ChipDataError(
+        f"{describe_bad_files(bad_files)}; {listed} lists all {len(bad_files)} bad files of"
+        f" {n_chips} chips: mend them, or data.chip_size, and run the same command again, which"
+        f" fetches only these{skip}"
+    )
 
 
 def _find_in_store(
@@ -155,6 +211,8 @@ def _find_in_scratch(
         saved = find_staged(chip, prints[chip.chip_id], scratch)
         if saved is not None and is_complete(saved, chip, chip_size):
             found[chip.chip_id] = saved
+        else:
+            discard_staged(chip, prints[chip.chip_id], scratch)
     return found
 
 
@@ -227,11 +285,3 @@ def _empty(scratch: Path) -> None:
     for path in scratch.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-
-
-def _by_month(present: NDArray[np.bool_]) -> dict[str, float]:
-    return {month: _share(present[:, index]) for index, month in enumerate(MONTHS)}
-
-
-def _share(values: NDArray[Any]) -> float:
-    return round(float(values.mean()), 6)

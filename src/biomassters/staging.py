@@ -6,17 +6,18 @@ Knows a chip's files, facts and chunk files; knows nothing of the other chips.
 import hashlib
 import json
 import math
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biomassters.audit_facts import gather_audit_facts
+from biomassters.bad_files import BadChipError
 from biomassters.bands import (
-    CLP,
-    CLP_NODATA,
     N_MONTHS,
     N_S1,
     N_S2,
@@ -26,14 +27,16 @@ from biomassters.bands import (
 )
 from biomassters.catalogue import ChipRecord, FileRecord
 from biomassters.chips import AGBM, FORMAT_VERSION, S1, S2, Chip
-from biomassters.errors import ChipDataError
 from biomassters.georeference import NOWHERE, Georeference, lie_together
-from biomassters.rasters import decode_chip_tiff
-from biomassters.sources import list_files, verify
+from biomassters.plain_tiffs import read_plain_tiff
+from biomassters.rasters import ChipRaster, ChipTiffError, decode_chip_tiff
+from biomassters.sources import BadFile, FileError, list_files, verify
 from biomassters.zarr_files import ArrayLayout, chunk_is_whole, write_chunk
 
 FACTS_FILE: Final = "facts.json"
-LARGEST_STORED_DB: Final = -(S1_STORED_NODATA + 1) * S1_STORED_SCALE_DB
+INCOMPLETE: Final = "incomplete"
+"""What the names of folders begin with that are being written."""
+LARGEST_STORED: Final = -(S1_STORED_NODATA + 1)
 
 
 class SavedChip(NamedTuple):
@@ -69,109 +72,169 @@ def fingerprint_chip(chip: ChipRecord, source_kind: str, chip_size: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def decode_chip(chip: ChipRecord, files: Mapping[str, bytes], chip_size: int) -> Chip:
+def decode_chip(
+    chip: ChipRecord,
+    files: Mapping[str, bytes],
+    chip_size: int,
+    absent: Sequence[BadFile] = (),
+) -> Chip:
     """Verify and decode a chip's files.
 
+    Args:
+        chip: Which one.
+        files: Their bytes by name.
+        chip_size: Side of a chip, pixels.
+        absent: Files that could not be had; the others are verified, to name all that are bad.
+
     Raises:
-        ChipDataError: A file is not what the catalogue says, is damaged, out of range, or lies
-            elsewhere than the others.
+        BadChipError: Files could not be had, are not what the catalogue says, are damaged or out
+            of range, or lie elsewhere than the others.
     """
-    for record in list_files(chip):
-        verify(record, files[record.filename])
-    places: dict[str, Georeference] = {}
-
-    def decode(record: FileRecord, n_bands: int, dtype: type[Any]) -> NDArray[Any]:
-        name = record.filename
-        raster = decode_chip_tiff(
-            files[name], n_bands=n_bands, dtype=dtype, chip_size=chip_size, where=name
-        )
-        places[name] = raster.georeference
-        return raster.bands
-
     shapes = image_shapes(chip_size)
     s1 = np.empty(shapes[S1], np.int16)
     s2 = np.zeros(shapes[S2], np.uint16)
-    for month in range(N_MONTHS):
-        s1_record, s2_record = chip.s1[month], chip.s2[month]
-        s1_db = decode(s1_record, N_S1, np.float32)
-        s1[month] = store_backscatter(s1_db, s1_record.filename)
-        if s2_record is not None:
-            s2[month] = decode(s2_record, N_S2, np.uint16)
+    agbm = None if chip.agbm is None else np.empty(shapes[AGBM], np.float32)
+    jobs = [*zip(chip.s1, s1, strict=True), *zip(chip.s2, s2, strict=True), (chip.agbm, agbm)]
+    places: dict[str, Georeference] = {}
+    bad_files = list(absent)
+    passed_over = {bad.filename for bad in absent}
+    for record, out in jobs:
+        if record is None or out is None or record.filename in passed_over:
+            continue
+        try:
+            places[record.filename] = _decode_file(record, files[record.filename], out)
+        except FileError as fault:
+            bad_files.append(BadFile(chip.chip_id, record.filename, fault.expected, fault.got))
+    if bad_files:
+        raise BadChipError(bad_files)
     present = np.array([record is not None for record in chip.s2])
-    agbm = None
-    if chip.agbm is not None:
-        agbm = decode(chip.agbm, 1, np.float32)[0]
-        if np.isinf(agbm).any():
-            raise ChipDataError(
-                f"expected finite AGBM, got infinity, at {chip.agbm.filename};"
-                " mend the file, or take the chip out of the catalogue"
-            )
-    return Chip(chip.chip_id, s1, s2, present, agbm, locate_chip(places))
+    return Chip(chip.chip_id, s1, s2, present, agbm, locate_chip(chip.chip_id, places))
 
 
-def locate_chip(places: Mapping[str, Georeference]) -> Georeference:
+def _decode_file(record: FileRecord, data: bytes, out: NDArray[Any]) -> Georeference:
+    """Verify a file and decode it into `out`, (C, H, W) or, of a target, (H, W).
+
+    Raises:
+        FileError: It is not what the catalogue says, is damaged or out of range.
+    """
+    verify(record, data)
+    if out.dtype == S1.dtype:
+        raster = _decode_tiff(record, data, np.float32, out.shape)
+        store_backscatter(raster.bands, out)
+    elif out.dtype == S2.dtype:
+        raster = _decode_tiff(record, data, np.uint16, out.shape)
+        out[:] = raster.bands
+    else:
+        raster = _decode_tiff(record, data, np.float32, (1, *out.shape))
+        out[:] = raster.bands[0]
+        if np.isinf(out).any():
+            raise FileError("finite AGBM", "infinity")
+    return raster.georeference
+
+
+def _decode_tiff(
+    record: FileRecord, data: bytes, dtype: type[Any], shape: tuple[int, ...]
+) -> ChipRaster:
+    n_bands, chip_size, _ = shape
+    bands = read_plain_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=chip_size)
+    if bands is not None:
+        return ChipRaster(bands, NOWHERE)
+    try:
+        return decode_chip_tiff(
+            data, n_bands=n_bands, dtype=dtype, chip_size=chip_size, where=record.filename
+        )
+    except ChipTiffError as error:
+        raise FileError(error.expected, error.got) from None
+
+
+def locate_chip(chip_id: str, places: Mapping[str, Georeference]) -> Georeference:
     """Return where a chip lies: where the first of its files does that says so.
 
     Args:
+        chip_id: Whose files.
         places: Where each file lies, by its name.
 
     Raises:
-        ChipDataError: Another file lies elsewhere.
+        BadChipError: Others lie elsewhere: all files of a chip must be on one grid.
     """
     known = {name: place for name, place in places.items() if place != NOWHERE}
     first = next(iter(known), "")
-    for name, place in known.items():
-        if not lie_together(place, known[first]):
-            raise ChipDataError(
-                f"expected the place of {first}, {_describe_place(known[first])},"
-                f" got {_describe_place(place)}, at {name}; put all files of a chip on one grid"
-            )
+    bad_files = [
+        BadFile(
+            chip_id,
+            name,
+            f"the place of {first}, {_describe_place(known[first])}",
+            _describe_place(place),
+        )
+        for name, place in known.items()
+        if not lie_together(place, known[first])
+    ]
+    if bad_files:
+        raise BadChipError(bad_files)
     return known.get(first, NOWHERE)
 
 
-def store_backscatter(s1_db: NDArray[np.float32], where: str) -> NDArray[np.int16]:
+def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> None:
     """Round backscatter to the store's units.
 
     Args:
         s1_db: Backscatter, dB, of any shape; -9999 and what is not finite are nodata.
-        where: Name of the file, for errors.
-
-    Returns:
-        The same in 0.01 dB, nodata as `bands.S1_STORED_NODATA`.
+        out: Gets the same in 0.01 dB, nodata as `bands.S1_STORED_NODATA`.
 
     Raises:
-        ChipDataError: A value is beyond the store's range.
+        FileError: A value is beyond the store's range.
     """
-    nodata = ~np.isfinite(s1_db) | (s1_db == S1_NODATA_DB)
-    known = np.where(nodata, np.float32(0), s1_db)
-    largest = known.flat[np.abs(known).argmax()]
-    if abs(largest) > LARGEST_STORED_DB:
-        raise ChipDataError(
-            f"expected backscatter within {LARGEST_STORED_DB:.2f} dB of 0, got {largest:g} dB,"
-            f" at {where}; set nodata pixels to {S1_NODATA_DB:g}"
-        )
-    stored = np.rint(known * np.float32(1 / S1_STORED_SCALE_DB)).astype(np.int16)
-    stored[nodata] = S1_STORED_NODATA
-    return stored
+    with np.errstate(over="ignore", invalid="ignore"):
+        stored = s1_db * np.float32(1 / S1_STORED_SCALE_DB)
+    np.rint(stored, out=stored)
+    beyond = ~(np.abs(stored) <= LARGEST_STORED)
+    if beyond.any():
+        values = s1_db[beyond]
+        values = values[np.isfinite(values) & (values != S1_NODATA_DB)]
+        if values.size:
+            raise FileError(
+                f"backscatter within {LARGEST_STORED * S1_STORED_SCALE_DB:.2f} dB of 0 or, where"
+                f" there is none, {S1_NODATA_DB:g}",
+                f"{values[np.abs(values).argmax()]:g} dB",
+            )
+        np.copyto(stored, np.float32(S1_STORED_NODATA), where=beyond)
+    # To integers before bands that lie pixel by pixel in the file are put apart: half the bytes.
+    out[:] = stored.astype(np.int16)
 
 
 def stage_chip(chip: Chip, fingerprint: str, scratch: Path) -> SavedChip:
-    """Save a chip in scratch: whole or, if killed or out of disk, not at all."""
+    """Save a chip in scratch: whole or, if killed or out of disk, not at all.
+
+    Several processes may do so at a time, even of one chip: then it is that of the first.
+    """
     folder = _staged_folder(scratch, chip.chip_id, fingerprint)
-    incomplete = scratch / "incomplete"
+    incomplete = scratch / f"{INCOMPLETE}-{os.getpid()}"
     shutil.rmtree(incomplete, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
     incomplete.mkdir()
     try:
         for layout, image in _images(chip).items():
             write_chunk(incomplete / layout.name, image)
         facts = {**gather_facts(chip), "fingerprint": fingerprint}
         (incomplete / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
-        incomplete.rename(folder)
-    except BaseException:
+        try:
+            incomplete.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+    finally:
         shutil.rmtree(incomplete, ignore_errors=True)
-        raise
     return SavedChip(facts, {layout.name: folder / layout.name for layout in _images(chip)})
+
+
+def discard_staged(chip: ChipRecord, fingerprint: str, scratch: Path) -> None:
+    """Delete a staged chip, if there is one."""
+    shutil.rmtree(_staged_folder(scratch, chip.chip_id, fingerprint), ignore_errors=True)
+
+
+def discard_incomplete(scratch: Path) -> None:
+    """Delete what killed processes left half written."""
+    for folder in scratch.glob(f"{INCOMPLETE}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_staged(chip: ChipRecord, fingerprint: str, scratch: Path) -> SavedChip | None:
@@ -197,16 +260,14 @@ def is_complete(saved: SavedChip, chip: ChipRecord, chip_size: int) -> bool:
 
 def gather_facts(chip: Chip) -> dict[str, Any]:
     """Return a chip's entries of `chips.FACTS` but the fingerprint, as JSON types."""
-    s2_nodata = (chip.s2[:, CLP] == CLP_NODATA).sum(axis=(1, 2))
     return {
         "chip_id": chip.chip_id,
         "content": _hash_content(chip),
         "s2_present": chip.s2_present.tolist(),
-        "s1_nodata": (chip.s1 == S1_STORED_NODATA).sum(axis=(2, 3)).tolist(),
-        "s2_nodata": s2_nodata.tolist(),
         "agbm_mean": math.nan if chip.agbm is None else _exact_mean(chip.agbm),
         "crs": chip.georeference.crs,
         "transform": list(chip.georeference.transform),
+        **gather_audit_facts(chip),
     }
 
 
@@ -219,7 +280,7 @@ def _hash_content(chip: Chip) -> str:
     digest = hashlib.sha256(chip.s2_present.tobytes())
     for layout, image in _images(chip).items():
         digest.update(layout.name.encode())
-        digest.update(image.tobytes())
+        digest.update(np.ascontiguousarray(image).data)
     digest.update(json.dumps(chip.georeference).encode())
     return digest.hexdigest()
 
