@@ -13,16 +13,18 @@ from workspace import TINY, copy_repository
 from biomassters.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
 from biomassters.chips import ChipStore
 from biomassters.errors import ChipDataError
+from biomassters.folder_layouts import FolderSource
 from biomassters.georeference import (
     NOWHERE,
     Georeference,
     allow_nowhere,
+    describe_fault,
     georeference_profile,
     lie_together,
     read_georeference,
 )
 from biomassters.packing import pack_split
-from biomassters.sources import ChipFiles, FolderSource, simulate_files
+from biomassters.sources import ChipFiles, simulate_files
 
 SIZE = 32
 UTM35 = Georeference("EPSG:32635", (10.0, 0.0, 500_000.0, 0.0, -10.0, 6_900_000.0))
@@ -105,6 +107,21 @@ def test_places_are_one_but_for_rounding() -> None:
     assert not lie_together(UTM35, NOWHERE)
 
 
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        (NOWHERE, None),
+        (UTM35, None),
+        (UTM35._replace(crs="x" * 9000), "a CRS of 9000 characters"),
+        (UTM35._replace(crs="one\ntwo"), r"a CRS with the character '\n'"),
+        (UTM35._replace(transform=(1.0, 0.0, 2.5, 0.0, float("nan"), 7.0)), "1, 0, 2.5, 0, nan, 7"),
+    ],
+)
+def test_place_that_no_sound_raster_has_is_a_fault(place: Georeference, fault: str | None) -> None:
+    found = describe_fault(place)
+    assert found is None if fault is None else fault in str(found)
+
+
 def test_store_knows_where_each_chip_lies(tmp_path: Path) -> None:
     west = write_chips(tmp_path, "5eed0001", place=UTM35)
     east = write_chips(tmp_path, "5eed0002", place=EAST)
@@ -164,7 +181,7 @@ def test_file_that_lies_elsewhere_is_refused(
     tmp_path: Path, name: str, place: Georeference, got: str
 ) -> None:
     chips = write_chips(tmp_path, "5eed0001", place=UTM35, but={name: place})
-    expected = rf"expected the place of 5eed0001_S1_00\.tif, EPSG:32635 .*got {got}.*at {name}; put"
+    expected = rf"expected the place of 5eed0001_S1_00\.tif, EPSG:32635 .*got {got}.*at {name};"
     with pytest.raises(ChipDataError, match=expected) as caught:
         pack(chips, tmp_path)
     assert "\n" not in str(caught.value)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import rasterio
@@ -29,6 +29,9 @@ class Georeference(NamedTuple):
 NOWHERE = Georeference("", (math.nan,) * 6)
 """Of a raster that does not say where it lies."""
 
+LONGEST_CRS: Final = 8192
+"""Characters; EPSG's own have under 2,000 as WKT."""
+
 
 def read_georeference(dataset: DatasetReader) -> Georeference:
     """Return where an open raster lies, or NOWHERE."""
@@ -36,6 +39,19 @@ def read_georeference(dataset: DatasetReader) -> Georeference:
     if dataset.transform == rasterio.Affine.identity():
         return Georeference(crs, NOWHERE.transform)
     return Georeference(crs, tuple(dataset.transform)[:6])
+
+
+def describe_fault(georeference: Georeference) -> str | None:
+    """Return what no sound raster says about its place, or None."""
+    crs, transform = georeference
+    if len(crs) > LONGEST_CRS:
+        return f"a CRS of {len(crs)} characters"
+    if not crs.isprintable():
+        return f"a CRS with the character {next(c for c in crs if not c.isprintable())!r}"
+    known = [math.isfinite(coefficient) for coefficient in transform]
+    if any(known) and not all(known):
+        return f"a transform of {', '.join(f'{value:g}' for value in transform)}"
+    return None
 
 
 def lie_together(one: Georeference, other: Georeference) -> bool:

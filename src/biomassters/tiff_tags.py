@@ -1,0 +1,100 @@
+"""What the first directory of a TIFF declares, looked at before GDAL opens the file.
+
+Knows the layout of TIFF and BigTIFF directories; knows nothing of pixels and of what tags mean.
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+LARGEST_TAG_BYTES: Final = 2**16
+"""Of any tag but those that say where the pixels lie.
+
+GDAL takes time that grows with the square of the number of metadata items: 5 s for 1.4 MB of them.
+"""
+BLOCK_TAGS: Final = frozenset({273, 279, 324, 325})
+"""StripOffsets, StripByteCounts, TileOffsets and TileByteCounts.
+
+Source: TIFF 6.0, sections 3 and 15.
+"""
+TEXT_TAGS: Final = frozenset({34737, 42112, 42113})
+"""GeoAsciiParams, GDAL_METADATA and GDAL_NODATA, which GDAL repeats in its messages.
+
+Of a message that is not UTF-8 rasterio prints a traceback, which nothing can catch.
+Source: OGC GeoTIFF 1.1, 7.1.2; gdal.org/drivers/raster/gtiff.html.
+"""
+LARGEST_DIRECTORY: Final = 4096
+"""Tags of a directory, as libtiff has it."""
+TYPE_BYTES: Final = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Size of a value by the number of its type; that of all others is 1.
+
+Source: TIFF 6.0, section 2; BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html).
+"""
+
+
+class _Layout(NamedTuple):
+    """How a kind of file writes its directory.
+
+    Attributes:
+        offset: Where the directory begins, 4 or 8 bytes.
+        offset_at: Where the file says so.
+        length: The number of tags.
+        tag: Its number, its type, the number of its values; then the values or their place.
+    """
+
+    offset: struct.Struct
+    offset_at: int
+    length: struct.Struct
+    tag: struct.Struct
+
+
+def _lay_out(order: str, offset: str, offset_at: int, length: str, tag: str) -> _Layout:
+    offset_layout, length_layout, tag_layout = (
+        struct.Struct(order + text) for text in (offset, length, tag)
+    )
+    return _Layout(offset_layout, offset_at, length_layout, tag_layout)
+
+
+_CLASSIC: Final = ("I", 4, "H", "HHI4s")
+_BIG: Final = ("Q", 8, "Q", "HHQ8s")
+_LAYOUTS: Final = {
+    b"II*\0": _lay_out("<", *_CLASSIC),
+    b"MM\0*": _lay_out(">", *_CLASSIC),
+    b"II+\0": _lay_out("<", *_BIG),
+    b"MM\0+": _lay_out(">", *_BIG),
+}
+
+
+def find_fault(data: bytes) -> str | None:
+    """Return what is wrong with a file's first directory, or None.
+
+    A file of another format, or one that ends too early, is such a fault; so are a tag of more
+    bytes than any sound chip file has, and text that is none. The file's other directories are
+    not looked at.
+    """
+    layout = _LAYOUTS.get(data[:4])
+    if layout is None:
+        return f"a file that begins with {data[:8]!r}"
+    try:
+        (start,) = layout.offset.unpack_from(data, layout.offset_at)
+        if start > len(data):
+            return "one that ends before its directory"
+        (n_tags,) = layout.length.unpack_from(data, start)
+        if n_tags > LARGEST_DIRECTORY:
+            return f"one of {n_tags} tags"
+        start += layout.length.size
+        end = start + n_tags * layout.tag.size
+        if end > len(data):
+            return "one that ends within its directory"
+        for tag, kind, count, field in layout.tag.iter_unpack(data[start:end]):
+            size = count * TYPE_BYTES.get(kind, 1)
+            if size > (len(data) if tag in BLOCK_TAGS else LARGEST_TAG_BYTES):
+                return f"one whose tag {tag} has {size} bytes"
+            if tag in TEXT_TAGS:
+                (place,) = layout.offset.unpack(field)
+                text = field[:size] if size <= len(field) else data[place : place + size]
+                text.decode()
+    except struct.error:
+        return "one that ends before its directory"
+    except UnicodeDecodeError:
+        return "one with text that is not UTF-8"
+    return None
