@@ -1,5 +1,7 @@
 """What several test files share."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,3 +14,16 @@ def shared_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared (golden numbers and real chips), which is absent here")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the hundreds of processes that tests start compile each module once, not each anew.
+
+    They do so by themselves but where Python was told to write no bytecode beside the sources.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield

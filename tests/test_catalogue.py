@@ -109,7 +109,8 @@ def test_test_chips_have_targets_only_where_a_catalogue_gives_them(folder: Path)
         ({"chip_id": "dd", "split": "valid"}, "expected train or test, got 'valid'"),
         ({"corresponding_agbm": "aa_agbm.tif"}, "expected the file name bb_agbm.tif"),
         ({"filename": "bb_S1_00.tif", "month": "September"}, "each file once, got bb_S1_00.tif"),
-        ({"size": "0"}, "expected a positive number of bytes, got '0'"),
+        ({"size": "0"}, "expected a positive number of bytes up to 268435456, got '0'"),
+        ({"size": "268435457"}, "expected a positive number of bytes up to 268435456, got '268"),
         ({"size": "-5"}, "expected a positive number of bytes"),
         ({"size": "1.0"}, "expected a positive number of bytes"),
         ({"size": ""}, "expected a positive number of bytes"),
@@ -224,7 +225,7 @@ def test_hostile_address_of_a_target_is_named(folder: Path) -> None:
         ({"chip_id": "cc"}, "expected a train chip of features_metadata.csv, got the chip 'cc'"),
         ({"filename": "/bb_agbm.tif"}, "expected the file name bb_agbm.tif"),
         ({"chip_id": "aa", "filename": "aa_agbm.tif"}, "each file once, got aa_agbm.tif again"),
-        ({"size": "big"}, "expected a positive number of bytes, got 'big'"),
+        ({"size": "big"}, "expected a positive number of bytes up to 268435456, got 'big'"),
     ],
 )
 def test_bad_target_row_is_named(folder: Path, cells: Row, message: str) -> None:

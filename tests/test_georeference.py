@@ -7,8 +7,10 @@ import pytest
 import rasterio
 import xarray
 from example_chips import hash_folder
+from forked_doors import run_door
 from rasterio.io import MemoryFile
-from workspace import TINY, copy_repository
+from together import make_environment
+from workspace import TINY, Workspace, copy_repository
 
 from biomassters.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
 from biomassters.chips import ChipStore
@@ -188,6 +190,12 @@ def test_file_that_lies_elsewhere_is_refused(
     assert not (tmp_path / "train.zarr").exists()
 
 
+def run(workspace: Workspace, *door: str) -> None:
+    environment = make_environment(BIOMASSTERS_WORKERS="0", BIOMASSTERS_PROCESSES="1")
+    done = run_door(workspace.folder, *door, environment=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_predictions_of_a_folders_chips_lie_where_the_chips_do(tmp_path: Path) -> None:
     workspace = copy_repository(tmp_path)
     workspace.set_params({**TINY, "train.epochs": 1})
@@ -195,10 +203,10 @@ def test_predictions_of_a_folders_chips_lie_where_the_chips_do(tmp_path: Path) -
     chips = write_chips(tmp_path, "5eed0001", "5eed0002", "5eed0003", place=UTM35)
     pack(chips, tmp_path, "chips/train.zarr")
     pack(chips[:1], tmp_path, "chips/test.zarr")
-    for command in (["band_statistics"], ["train", "0"]):
-        workspace.run("python", f"src/{command[0]}.py", *command[1:])
+    run(workspace, "src/band_statistics.py")
+    run(workspace, "src/train.py", "0")
     (tmp_path / "models/folds").rename(tmp_path / "models/final")
-    workspace.run("python", "src/predict.py")
+    run(workspace, "src/predict.py")
     maps = [*tmp_path.glob("validation/fold-0/*.tif"), *tmp_path.glob("predictions/*.tif")]
     assert len(maps) == 2
     for path in maps:

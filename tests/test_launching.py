@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from forked_doors import run_door
 from together import PATIENCE_S, make_environment
 
 from biomassters.errors import BiomasstersError
@@ -45,6 +46,7 @@ def main():
 
 run_door(lambda: launch(main))
 """
+SOURCES = Path(__file__).parents[1] / "src"
 TORCHRUN = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=2"
 
 
@@ -56,15 +58,9 @@ def door(tmp_path: Path) -> Path:
 
 
 def run(door: Path, task: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, door, task],
-        cwd=door.parent,
-        env=make_environment(**environment),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    """Run a door to its end: the first process is forked, those that it starts are not."""
+    environment = make_environment(**environment)
+    return run_door(door.parent, str(door), task, environment=environment, sources=SOURCES)
 
 
 def test_number_of_processes_comes_from_the_environment(door: Path) -> None:

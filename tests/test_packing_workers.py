@@ -201,6 +201,7 @@ def test_bad_files_that_workers_find_end_the_run_only_when_all_others_are_there(
 
 
 PACKS_SLOWLY = """
+import signal
 import sys
 from pathlib import Path
 from example_chips import LoggedSource
@@ -208,6 +209,8 @@ from biomassters.catalogue import read_catalogue
 from biomassters.folder_layouts import FolderSource
 from biomassters.packing import pack_split
 
+# A test run in the background may have been told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 chips, folder, n_workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 pack_split(
     read_catalogue(chips).chips("train"),

@@ -14,8 +14,10 @@ import pytest
 import timm
 import torch
 from example_chips import simulate_record
+from forked_doors import run_door
 from golden import DECODER_CHANNELS, golden_images, golden_shapes
 from safetensors import safe_open
+from together import make_environment
 from torch import Tensor, nn
 
 from biomassters.band_counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
@@ -107,10 +109,11 @@ def test_header_says_where_the_weights_come_from(
 ) -> None:
     import_weights(shared_folder / "golden" / name, tmp_path / "winner.safetensors")
     metadata = read_metadata(tmp_path / "winner.safetensors")
+    expected = {"imported_from": name, "cleaning": "winner"}
     if name == "model_last.pth":
-        assert metadata.pop("epoch") == "3"
-    kind = "checkpoint" if name == "model_last.pth" else "module"
-    assert metadata == {"imported_from": name, "kind": kind, "cleaning": "winner"}
+        assert metadata == {**expected, "kind": "checkpoint", "epoch": "3"}
+    else:
+        assert metadata == {**expected, "kind": "module"}
 
 
 def test_imported_model_has_the_published_constants(tmp_path: Path) -> None:
@@ -330,14 +333,9 @@ def test_imported_model_is_predicted_from_by_the_stage(shared_folder: Path, tmp_
     set_params(tmp_path, {"predict.models": "imported", "cleaning": "winner"})
 
     def predict() -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, str(ROOT / "src/predict.py")],
-            cwd=tmp_path,
-            env={**os.environ, "BIOMASSTERS_WORKERS": "0"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = make_environment(BIOMASSTERS_WORKERS="0")
+        door = str(ROOT / "src/predict.py")
+        return run_door(tmp_path, door, environment=environment, sources=ROOT / "src")
 
     without = predict()
     assert without.returncode == 1
@@ -357,20 +355,19 @@ def test_imported_model_is_predicted_from_by_the_stage(shared_folder: Path, tmp_
 
 def test_command_imports_and_reports_errors_in_one_line(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pth")
-
-    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "biomassters", "import-weights", *arguments],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = run("a.pth", "models/imported/a.safetensors")
+    command = ("import-weights", "a.pth", "models/imported/a.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-m", "biomassters", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "a checkpoint after epoch 41" in done.stdout
-    again = run("a.pth", "models/imported/a.safetensors")
+    script = str(ROOT / "src/biomassters/__main__.py")
+    environment = make_environment()
+    again = run_door(tmp_path, script, *command, environment=environment, sources=ROOT / "src")
     assert again.returncode == 1
     assert again.stderr.startswith("error: expected a new file")
     assert again.stderr.count("\n") == 1

@@ -58,7 +58,12 @@ class Workspace:
     @property
     def _environment(self) -> dict[str, str]:
         environment = repository_copy.copy_environment(self.folder)
-        return {**environment, "BIOMASSTERS_WORKERS": "0", "BIOMASSTERS_PROCESSES": "1"}
+        return {
+            **environment,
+            "BIOMASSTERS_WORKERS": "0",
+            "BIOMASSTERS_PROCESSES": "1",
+            "OMP_NUM_THREADS": "1",  # these tensors are too small to be worth the wait for another
+        }
 
     def set_params(self, changes: Mapping[str, Any]) -> None:
         """Set dotted keys of params.yaml."""

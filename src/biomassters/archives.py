@@ -6,7 +6,6 @@ extracted to disk, and of each member no more is read than its record allows.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from biomassters.archive_index import FAULTS, Fault, IndexBuilder, Member, MemberIndex, Method
 from biomassters.archive_parts import (
@@ -17,15 +16,12 @@ from biomassters.archive_parts import (
     find_archives,
     refuse,
 )
-from biomassters.catalogue import ChipRecord, FileRecord
+from biomassters.catalogue import LARGEST_FILE, ChipRecord, FileRecord
 from biomassters.errors import SourceError
 from biomassters.sources import FetchedChip, FileError, gather_files, list_files
 from biomassters.tar_index import iterate_tar_entries
 from biomassters.zip_index import find_directory, iterate_entries
 from biomassters.zip_members import read_zip_member
-
-LARGEST_FILE: Final = 2**30
-"""Bytes; a file is held in memory, whatever catalogue and archive agree on."""
 
 
 class ArchiveSource:

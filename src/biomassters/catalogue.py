@@ -31,6 +31,12 @@ FEATURE_COLUMNS: Final = (
 )
 TARGET_COLUMNS: Final = ("filename", "chip_id", "size", "cksum", *ADDRESS_COLUMNS)
 
+LARGEST_FILE: Final = 2**28
+"""Bytes, for a file is held in memory: S2 of 2,048 pixels has 92 million."""
+
+LONGEST_SHOWN: Final = 200
+"""Characters of a cell that an error quotes."""
+
 _FEATURES_READ: Final = (*FEATURE_COLUMNS[:7], "corresponding_agbm", *ADDRESS_COLUMNS)
 _MONTH_NUMBERS: Final = {name: number for number, name in enumerate(MONTHS)}
 _CHIP_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
@@ -278,10 +284,9 @@ class _Addresses:
 def _make_record(
     path: Path, line: int, filename: str, folder: str, size: str, cksum: str, s3: S3Folders
 ) -> FileRecord:
-    if not _SIZE.fullmatch(size):
-        raise _contradiction(
-            path, line, "a positive number of bytes", repr(size), "mend the column size"
-        )
+    if not _SIZE.fullmatch(size) or int(size) > LARGEST_FILE:
+        expected = f"a positive number of bytes up to {LARGEST_FILE}"
+        raise _contradiction(path, line, expected, repr(size), "mend the column size")
     if not cksum:
         return FileRecord(filename, folder, int(size), None, s3)
     if not _CKSUM.fullmatch(cksum) or int(cksum) >= 2**32:
@@ -341,4 +346,6 @@ def _read_rows(
 
 
 def _contradiction(path: Path, line: int, expected: str, got: str, remedy: str) -> CatalogueError:
+    if len(got) > LONGEST_SHOWN:  # a stranger's cell may have megabytes
+        got = f"{got[:LONGEST_SHOWN]}... ({len(got)} characters)"
     return CatalogueError(f"expected {expected}, got {got}, at {path}, line {line}; {remedy}")

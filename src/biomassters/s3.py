@@ -22,7 +22,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from biomassters.background_loop import BackgroundLoop
-from biomassters.catalogue import ChipRecord, FileRecord
+from biomassters.catalogue import LARGEST_FILE, ChipRecord, FileRecord
 from biomassters.errors import SourceError
 from biomassters.s3_addresses import split_address
 from biomassters.s3_faults import Fault, Meaning, explain_fault
@@ -38,9 +38,6 @@ from biomassters.sources import FetchedChip, FileError, gather_files, list_files
 
 CHIPS_AT_A_TIME: Final = 3
 """On their way or being decoded, by a process; 25 files and 30 MB each."""
-
-LARGEST_FILE_BYTES: Final = 256 * 2**20
-"""A catalogue that says more of a file is not believed; S2 of 2,048 pixels has 92 MB."""
 
 REFUSALS_OF_A_PLACE: Final = 100
 """After as many refused objects and not one sound, the place itself refuses."""
@@ -177,7 +174,7 @@ def open_store(
         longest_s: How long an answer may take in all; None = as long as the largest file.
     """
     if longest_s is None:
-        longest_s = patience.deadline_s(LARGEST_FILE_BYTES)
+        longest_s = patience.deadline_s(LARGEST_FILE)
     return S3Store(
         bucket,
         # Said under both names: each has a variable of its own, which must not win.
@@ -224,8 +221,8 @@ class _Fetcher:
 
     async def _fetch(self, record: FileRecord) -> bytes | FileError:
         """Try until the file is sound, or all patience gone."""
-        if record.size > LARGEST_FILE_BYTES:
-            return FileError(f"a file of {LARGEST_FILE_BYTES} bytes at most", f"{record.size}")
+        if record.size > LARGEST_FILE:
+            return FileError(f"a file of {LARGEST_FILE} bytes at most", f"{record.size}")
         address = self._settings.find_address(record)
         if address is None:
             return FileError(f"an address in the region {self._settings.region}", "none")
