@@ -12,8 +12,9 @@ repro: $(BIN)/.installed
 	dvc repro
 	python -m biomassters summary
 
+# Each file of tests in one of two processes.
 test: $(BIN)/.installed
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(BIN)/.installed
 	ruff check .

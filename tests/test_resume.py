@@ -93,7 +93,10 @@ def count_saves(workspace: Workspace) -> int:
     """A number that changes with every checkpoint."""
     total = 0
     for path in (workspace.folder / "work").glob("*/checkpoint.pt"):
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # moved aside: the next one takes its place now
+            continue
         total += status.st_ino + status.st_mtime_ns
     return total
 
