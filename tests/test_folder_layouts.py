@@ -84,8 +84,8 @@ def test_missing_files_are_listed_and_the_others_are_read(tmp_path: Path) -> Non
     name = chip.s1[0].filename
     (tmp_path / name).unlink()
     [fetched] = fetch(tmp_path, chip)
-    path = tmp_path / "train_features" / name
-    assert fetched.bad_files == ((CHIP_ID, name, f"the file {path}", "none"),)
+    place = f"the file train_features/{name} in BIOMASSTERS_FOLDER"
+    assert fetched.bad_files == ((CHIP_ID, name, place, "none"),)
     assert len(fetched.files) == len(FILES) - 1
 
 

@@ -99,7 +99,7 @@ class ArchiveSource:
 
     def _read(self, readers: list[PartReader], record: FileRecord, member: Member | None) -> bytes:
         if member is None:
-            raise FileError(f"a member of the archives in {self.folder}", "none")
+            raise FileError("a member of the archives", "none")
         reader = readers[member.archive]
         name = reader.archive.path.name
         if member.fault:

@@ -17,7 +17,13 @@ from typing import Final
 
 from biomassters.catalogue import ChipRecord, FileRecord
 from biomassters.errors import SourceError
-from biomassters.sources import FetchedChip, FileError, gather_files, list_files
+from biomassters.sources import (
+    FOLDER_VARIABLE,
+    FetchedChip,
+    FileError,
+    gather_files,
+    list_files,
+)
 
 DEPTH: Final = 2
 """Folders below the root that are searched."""
@@ -54,7 +60,7 @@ class FolderSource:
             raise SourceError(
                 f"expected files of the catalogue's chips, such as {example}, at most {DEPTH}"
                 f" folders deep, got none, at {self.root};"
-                " name the folder that has them in BIOMASSTERS_FOLDER"
+                f" name the folder that has them in {FOLDER_VARIABLE}"
             )
 
     def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
@@ -65,14 +71,18 @@ class FolderSource:
     def _read(self, record: FileRecord) -> bytes:
         path = self._find(record)
         if path is None:
-            raise FileError(f"the file {self._official(record)}", "none")
+            raise self._describe(self._official(record), "none")
         try:
             with path.open("rb") as file:
                 # One byte more tells a file that is too long, however long it is.
                 n_bytes = min(record.size, os.fstat(file.fileno()).st_size)
                 return file.read(n_bytes + 1)
         except OSError as error:
-            raise FileError(f"the file {path}", error.strerror or repr(error)) from None
+            raise self._describe(path, error.strerror or repr(error)) from None
+
+    def _describe(self, path: Path, got: str) -> FileError:
+        # Not by its whole path: what is said of bad files goes into the audit, which is shared.
+        return FileError(f"the file {path.relative_to(self.root)} in {FOLDER_VARIABLE}", got)
 
     def _find(self, record: FileRecord) -> Path | None:
         official = self._official(record)
