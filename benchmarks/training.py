@@ -1,4 +1,4 @@
-"""Speed of whole epochs: from a chip store through workers and augmentation to the optimizer.
+"""Speed of whole epochs: from a chip store through reading threads and augmentation to the optimizer.
 
     python benchmarks/training.py --quick
     python benchmarks/training.py --case winner --batch 16 --json training.json
@@ -97,11 +97,11 @@ def pack_chips(folder: Path, chip_size: int) -> ChipStore:
 
 
 def measure_reading(store: ChipStore, batch_size: int) -> float:
-    """Return chips a second that the workers read while nothing else is done."""
+    """Return chips a second that the threads read while nothing else is done."""
     order = StoreOrder(list(range(len(store.chip_ids))) * 8, batch_size)
     batches = open_batches(store, order)
     seconds = []
-    for _ in range(2):  # the first one starts the workers
+    for _ in range(2):  # the first one starts the threads
         started = time.perf_counter()
         for _ in batches:
             pass
@@ -117,7 +117,7 @@ def measure_epoch(
     precision: str,
     compiled: bool,
 ) -> Row:
-    """Time an epoch of the trainer, after one that starts the workers and warms up."""
+    """Time an epoch of the trainer, after one that warms up."""
     n_steps = 4 if options.quick else 30
     optimisation = set_optimisation(preset, batch_size, precision, compiled)
     trainer = Trainer(
