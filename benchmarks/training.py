@@ -1,4 +1,4 @@
-"""Speed of whole epochs: from a chip store through reading threads and augmentation to the optimizer.
+"""Speed of whole epochs: from a chip store through threads and augmentation to the optimizer.
 
     python benchmarks/training.py --quick
     python benchmarks/training.py --case winner --batch 16 --json training.json
