@@ -17,7 +17,14 @@ from biomassters.catalogue import (
     target_filename,
 )
 from biomassters.checksums import posix_cksum
-from biomassters.sources import FetchedChip, FileError, gather_files, simulate_files
+from biomassters.packing import PackReport, pack_split
+from biomassters.sources import (
+    FetchedChip,
+    FileError,
+    SyntheticSource,
+    gather_files,
+    simulate_files,
+)
 
 
 @cache
@@ -141,3 +148,15 @@ def read_log(log: Path, word: str) -> list[str]:
     """Return what stands behind a word in each line of a `LoggedSource`'s log that has it."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [line.split()[2] for line in lines if line.split()[1] == word]
+
+
+def pack(chips: Sequence[ChipRecord], folder: Path, source=None, **options) -> PackReport:
+    """Pack chips of 32 pixels into `folder`, by default simulated ones."""
+    return pack_split(
+        chips,
+        source or SyntheticSource(32),
+        folder / "train.zarr",
+        folder / "scratch",
+        chip_size=32,
+        **options,
+    )

@@ -1,30 +1,17 @@
 import csv
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from example_chips import ReversedSource, SpoiledSource, hash_folder, simulate_records
+from example_chips import ReversedSource, SpoiledSource, hash_folder, pack, simulate_records
 
 from biomassters.bad_files import MAX_LISTED, BadChipError, describe_bad_files, write_bad_files
-from biomassters.catalogue import ChipRecord
 from biomassters.errors import ChipDataError
-from biomassters.packing import PackReport, pack_split
+from biomassters.packing import pack_split
 from biomassters.sources import BadFile, SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")
 BAD = BadFile("5eed0003", "5eed0003_S1_00.tif", "100 bytes", "99")
-
-
-def pack(chips: Sequence[ChipRecord], folder: Path, source=None, **options) -> PackReport:
-    return pack_split(
-        chips,
-        source or SyntheticSource(32),
-        folder / "train.zarr",
-        folder / "scratch",
-        chip_size=32,
-        **options,
-    )
 
 
 def test_description_names_the_first_few_and_counts_the_others() -> None:

@@ -2,7 +2,6 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from example_chips import (
     LoggedSource,
     ReversedSource,
     hash_folder,
+    pack,
     read_log,
     simulate_record,
     simulate_records,
@@ -22,21 +22,9 @@ from biomassters import packing, staging
 from biomassters.catalogue import ChipRecord
 from biomassters.chips import ChipStore
 from biomassters.errors import BusyError, ChipDataError, SourceError
-from biomassters.packing import PackReport, pack_split
 from biomassters.sources import SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003")
-
-
-def pack(chips: Sequence[ChipRecord], folder: Path, source=None, **options) -> PackReport:
-    return pack_split(
-        chips,
-        source or SyntheticSource(32),
-        folder / "train.zarr",
-        folder / "scratch",
-        chip_size=32,
-        **options,
-    )
 
 
 def with_other_record(chip: ChipRecord) -> ChipRecord:

@@ -18,7 +18,7 @@ from biomassters.archive_parts import (
 )
 from biomassters.catalogue import LARGEST_FILE, ChipRecord, FileRecord
 from biomassters.errors import SourceError
-from biomassters.sources import FetchedChip, FileError, gather_files, list_files
+from biomassters.sources import FetchedChip, FileError, list_files, sort_files
 from biomassters.tar_index import iterate_tar_entries
 from biomassters.zip_index import find_directory, iterate_entries
 from biomassters.zip_members import read_zip_member
@@ -81,21 +81,14 @@ class ArchiveSource:
         self, readers: list[PartReader], index: MemberIndex, chip: ChipRecord
     ) -> FetchedChip:
         members = {record: index.find(record.filename) for record in list_files(chip)}
-        results: dict[FileRecord, bytes | FileError] = {}
+        results: dict[str, bytes | FileError] = {}
         # In the order of the archive, so that a disk reads forward.
         for record, member in sorted(members.items(), key=_place):
             try:
-                results[record] = self._read(readers, record, member)
+                results[record.filename] = self._read(readers, record, member)
             except FileError as fault:
-                results[record] = fault
-
-        def take(record: FileRecord) -> bytes:
-            result = results.pop(record)
-            if isinstance(result, FileError):
-                raise result
-            return result
-
-        return gather_files(chip, take)
+                results[record.filename] = fault
+        return sort_files(chip, results)
 
     def _read(self, readers: list[PartReader], record: FileRecord, member: Member | None) -> bytes:
         if member is None:

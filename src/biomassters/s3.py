@@ -34,7 +34,7 @@ from biomassters.s3_settings import (
     count_connections,
     read_s3_settings,
 )
-from biomassters.sources import FetchedChip, FileError, gather_files, list_files, verify
+from biomassters.sources import FetchedChip, FileError, list_files, sort_files, verify
 
 CHIPS_AT_A_TIME: Final = 3
 """On their way or being decoded, by a process; 25 files and 30 MB each."""
@@ -209,15 +209,8 @@ class _Fetcher:
         """Fetch all files of a chip at a time."""
         records = list_files(chip)
         got = await asyncio.gather(*map(self._fetch, records))
-        files = {record.filename: data for record, data in zip(records, got, strict=True)}
-
-        def read(record: FileRecord) -> bytes:
-            data = files.pop(record.filename)
-            if isinstance(data, FileError):
-                raise data
-            return data
-
-        return gather_files(chip, read)
+        results = {record.filename: data for record, data in zip(records, got, strict=True)}
+        return sort_files(chip, results)
 
     async def _fetch(self, record: FileRecord) -> bytes | FileError:
         """Try until the file is sound, or all patience gone."""

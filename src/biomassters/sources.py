@@ -4,7 +4,7 @@ Knows how to get the bytes of a chip's files; knows nothing of what is done with
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -111,14 +111,31 @@ def gather_files(chip: ChipRecord, read: Callable[[FileRecord], bytes]) -> Fetch
         chip: Whose files.
         read: Returns a file's bytes, or raises `FileError`.
     """
+    results: dict[str, bytes | FileError] = {}
+    for record in list_files(chip):
+        try:
+            results[record.filename] = read(record)
+        except FileError as fault:
+            results[record.filename] = fault
+    return sort_files(chip, results)
+
+
+def sort_files(chip: ChipRecord, results: Mapping[str, bytes | FileError]) -> FetchedChip:
+    """Part a chip's files from those that could not be had.
+
+    Args:
+        chip: Whose files.
+        results: The bytes of each of its files, or why there are none, by file name.
+    """
     files: ChipFiles = {}
     bad_files = []
     for record in list_files(chip):
-        try:
-            files[record.filename] = read(record)
-        except FileError as fault:
-            bad = BadFile(chip.chip_id, record.filename, fault.expected, fault.got)
+        result = results[record.filename]
+        if isinstance(result, FileError):
+            bad = BadFile(chip.chip_id, record.filename, result.expected, result.got)
             bad_files.append(bad)
+        else:
+            files[record.filename] = result
     return FetchedChip(chip, files, tuple(bad_files))
 
 
