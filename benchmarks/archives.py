@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from biomassters.archives import ArchiveSource
-from biomassters.bands import N_MONTHS
-from biomassters.catalogue import ChipRecord, FileRecord, feature_filename
-from biomassters.sources import list_files
+from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename
+from biomassters.sources.archives.archive_source import ArchiveSource
+from biomassters.sources.source import list_files
+from biomassters.store.bands import N_MONTHS
 
 DATA = bytes(16)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from biomassters.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.catalogue import SPLITS, read_catalogue
 
 
 def peak_mib() -> float:

@@ -29,20 +29,24 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 import torch
-from measuring import Row, format_table
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from biomassters.band_counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM, publish_normalisation
-from biomassters.bands import BANDS, N_MONTHS, N_S1, S1_NODATA_DB
-from biomassters.batches import Batch, Batches
-from biomassters.catalogue import ChipRecord, read_catalogue, target_filename
-from biomassters.chips import ChipStore
-from biomassters.epoch_order import StoreOrder
-from biomassters.folder_layouts import FolderSource
-from biomassters.georeference import allow_nowhere
-from biomassters.normalisation import BandNormalisation
-from biomassters.packing import pack_split
+from biomassters.batches.order import StoreOrder
+from biomassters.batches.reading import Batch, Batches
+from biomassters.dataset.catalogue import ChipRecord, read_catalogue, target_filename
+from biomassters.model.normalisation import BandNormalisation
+from biomassters.packing.assembly import pack_split
+from biomassters.sources.folder_source import FolderSource
+from biomassters.statistics.counting import (
+    PUBLISHED_MAXIMUM,
+    PUBLISHED_MINIMUM,
+    publish_normalisation,
+)
+from biomassters.store.bands import BANDS, N_MONTHS, N_S1, S1_NODATA_DB
+from biomassters.store.chips import ChipStore
+from biomassters.store.georeference import allow_nowhere
+from measuring import Row, format_table
 
 CHIP_SIZE: Final = 256
 LOW: Final = np.array(PUBLISHED_MINIMUM, np.float32)[:, None, None]

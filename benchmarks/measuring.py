@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from biomassters.bands import N_BANDS, N_MONTHS
-from biomassters.batches import Batch
-from biomassters.model import BiomassModel
+from biomassters.batches.reading import Batch
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.precision import DTYPES
 from biomassters.params.data import DataParams
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import (
@@ -33,7 +33,7 @@ from biomassters.params.recipe import (
     TrainParams,
 )
 from biomassters.params.section import Section
-from biomassters.precision import DTYPES
+from biomassters.store.bands import N_BANDS, N_MONTHS
 
 ROOT: Final = Path(__file__).parents[1]
 

@@ -15,6 +15,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+
+from biomassters.batches.reading import Batch
+from biomassters.batches.symmetries import FLIPS
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.fusing import fuse_model
+from biomassters.model.precision import place_model
+from biomassters.prediction.inference import predict_views
+from biomassters.training.engine import Recipe, Trainer
+from biomassters.training.schedule import Schedule
+from biomassters.training.selection import AverageWeights
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,
@@ -32,16 +42,6 @@ from measuring import (
     set_optimisation,
     time_in_turns,
 )
-
-from biomassters.batches import Batch
-from biomassters.engine import Recipe, Trainer
-from biomassters.fusing import fuse_model
-from biomassters.inference import predict_views
-from biomassters.model import BiomassModel
-from biomassters.precision import place_model
-from biomassters.schedule import Schedule
-from biomassters.selection import AverageWeights
-from biomassters.symmetries import FLIPS
 
 IDENTITY = (0,)
 

@@ -15,6 +15,19 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
+
+from biomassters.batches.order import StoreOrder
+from biomassters.batches.reading import Batch, open_batches
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.model.precision import place_model
+from biomassters.packing.assembly import pack_split
+from biomassters.simulator.official_files import write_catalogue
+from biomassters.sources.source import SyntheticSource
+from biomassters.store.chips import ChipStore
+from biomassters.training.engine import Recipe, Trainer
+from biomassters.training.schedule import Schedule
+from biomassters.training.selection import AverageWeights
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,
@@ -29,19 +42,6 @@ from measuring import (
     reset_peak,
     set_optimisation,
 )
-from tqdm import tqdm
-
-from biomassters.batches import Batch, open_batches
-from biomassters.catalogue import read_catalogue
-from biomassters.chips import ChipStore
-from biomassters.dataset_writer import write_catalogue
-from biomassters.engine import Recipe, Trainer
-from biomassters.epoch_order import StoreOrder
-from biomassters.packing import pack_split
-from biomassters.precision import place_model
-from biomassters.schedule import Schedule
-from biomassters.selection import AverageWeights
-from biomassters.sources import SyntheticSource
 
 N_CHIPS = 8
 """Different chips in the store; an epoch visits them again and again."""

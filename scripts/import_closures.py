@@ -1,6 +1,6 @@
 """The modules of this project that a script imports, directly or not, read from the sources.
 
-Run as a script, it lists them in dvc.yaml, as tests/test_pipeline.py asks.
+Run as a script, it lists them in dvc.yaml, as tests/pipeline/test_definition.py asks.
 """
 
 import ast

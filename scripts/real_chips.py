@@ -15,14 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from biomassters.catalogue import (
+from biomassters.dataset.catalogue import (
     ADDRESS_COLUMNS,
     FEATURES_FILE,
     SPLITS,
     read_catalogue,
     targets_file,
 )
-from biomassters.sources import FOLDER_VARIABLE, list_files
+from biomassters.sources.source import FOLDER_VARIABLE, list_files
 from repository_copy import ROOT, commit_all, copy_environment, copy_repository, set_params
 
 CHIPS = ROOT.parent / "shared" / "real-chips"

@@ -4,15 +4,15 @@ import csv
 from functools import partial
 from pathlib import Path
 
-from biomassters.band_counting import count_pixels, summarise_counts
-from biomassters.chips import ChipStore
-from biomassters.cleaning import clean_chip
-from biomassters.doors import run_door
 from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
 from biomassters.params.statistics import StatisticsParams
-from biomassters.statistics import write_statistics
+from biomassters.processes.scripts import run_script
+from biomassters.statistics.counting import count_pixels, summarise_counts
+from biomassters.statistics.figures import write_statistics
+from biomassters.store.chips import ChipStore
+from biomassters.store.cleaning import clean_chip
 
 HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_script(main)

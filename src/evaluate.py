@@ -8,9 +8,14 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt
 
-from biomassters.chips import ChipStore
-from biomassters.doors import run_door
-from biomassters.evaluation import (
+from biomassters.evaluation.plots import (
+    Panel,
+    draw_density,
+    draw_error_by_bin,
+    draw_histograms,
+    draw_panels,
+)
+from biomassters.evaluation.scores import (
     DENSITY_EDGES,
     Scores,
     check_predictions,
@@ -19,19 +24,14 @@ from biomassters.evaluation import (
     open_maps,
     score_maps,
 )
-from biomassters.metrics import ErrorSums
 from biomassters.params.predict import PredictedModels
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
-from biomassters.plots import (
-    Panel,
-    draw_density,
-    draw_error_by_bin,
-    draw_histograms,
-    draw_panels,
-)
-from biomassters.predictions import read_prediction
-from biomassters.statistics import read_statistics
+from biomassters.prediction.maps import read_prediction
+from biomassters.prediction.metrics import ErrorSums
+from biomassters.processes.scripts import run_script
+from biomassters.statistics.figures import read_statistics
+from biomassters.store.chips import ChipStore
 
 METRICS = Path("metrics/evaluation.json")
 FOLDER = Path("metrics/evaluation")
@@ -146,4 +146,4 @@ def score_set(
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_script(main)

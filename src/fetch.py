@@ -3,18 +3,18 @@
 import argparse
 from pathlib import Path
 
-from biomassters.audit import write_audit
-from biomassters.catalogue import SPLITS, read_catalogue
-from biomassters.chips import ChipStore
-from biomassters.data_source import open_source
-from biomassters.doors import run_door, scratch_folder
-from biomassters.packing import pack_split
+from biomassters.audit.report import write_audit
+from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.subsets import select_subset
+from biomassters.packing.assembly import pack_split
 from biomassters.params.data import DataParams
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
-from biomassters.parents import end_with_dvc
-from biomassters.subsets import select_subset
-from biomassters.worker_count import count_cores, count_workers
+from biomassters.processes.parents import end_with_dvc
+from biomassters.processes.scripts import run_script, scratch_folder
+from biomassters.processes.worker_count import count_cores, count_workers
+from biomassters.sources.opening import open_source
+from biomassters.store.chips import ChipStore
 
 
 class Params(Section):
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_script(main)

@@ -7,22 +7,22 @@ the average over the last quarter of the epochs (of their moving averages, if th
 from functools import partial
 from pathlib import Path
 
-from biomassters.checkpoint import hold_checkpoints
-from biomassters.chips import ChipStore
-from biomassters.cleaning import clean_chip
-from biomassters.distributed import Processes, join_processes
-from biomassters.doors import run_door, scratch_folder
-from biomassters.engine import Recipe, Trainer
-from biomassters.launching import launch
+from biomassters.batches.distributed import Processes, join_processes
+from biomassters.model.precision import place_model
+from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
 from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import AugmentationParams, FinetuneParams, OptimisationParams
 from biomassters.params.section import Section
-from biomassters.precision import place_model
-from biomassters.schedule import Schedule
-from biomassters.selection import AverageWeights
-from biomassters.stage_inputs import fingerprint_stage
-from biomassters.weights import CLEANING_KEY, load_model, save_weights
+from biomassters.processes.launching import launch
+from biomassters.processes.scripts import run_script, scratch_folder
+from biomassters.store.chips import ChipStore
+from biomassters.store.cleaning import clean_chip
+from biomassters.training.checkpoint import hold_checkpoints
+from biomassters.training.engine import Recipe, Trainer
+from biomassters.training.fingerprint import fingerprint_stage
+from biomassters.training.schedule import Schedule
+from biomassters.training.selection import AverageWeights
 
 
 class Params(Section):
@@ -82,4 +82,4 @@ def finetune_model(params: Params, processes: Processes) -> None:
 
 
 if __name__ == "__main__":
-    run_door(lambda: launch(main))
+    run_script(lambda: launch(main))

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import numpy as np
 
-from biomassters.batches import open_batches
-from biomassters.chips import ChipStore
-from biomassters.cleaning import clean_chip
-from biomassters.distributed import Processes, join_processes
-from biomassters.doors import run_door
-from biomassters.epoch_order import StoreOrder
+from biomassters.batches.distributed import Processes, join_processes
+from biomassters.batches.order import StoreOrder
+from biomassters.batches.reading import open_batches
+from biomassters.batches.symmetries import views
 from biomassters.errors import ModelError
-from biomassters.inference import predict_batches
-from biomassters.launching import launch
+from biomassters.model.precision import place_model
+from biomassters.model.weights import load_model
 from biomassters.params.cleaning import CleaningName
 from biomassters.params.predict import PredictParams
 from biomassters.params.reading import read_params
 from biomassters.params.section import Section
-from biomassters.precision import place_model
-from biomassters.predictions import write_prediction
-from biomassters.symmetries import views
-from biomassters.weights import load_model
+from biomassters.prediction.inference import predict_batches
+from biomassters.prediction.maps import write_prediction
+from biomassters.processes.launching import launch
+from biomassters.processes.scripts import run_script
+from biomassters.store.chips import ChipStore
+from biomassters.store.cleaning import clean_chip
 
 
 class Params(Section):
@@ -73,4 +73,4 @@ def predict_chips(settings: Params, processes: Processes) -> None:
 
 
 if __name__ == "__main__":
-    run_door(lambda: launch(main))
+    run_script(lambda: launch(main))

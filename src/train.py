@@ -7,18 +7,13 @@ from pathlib import Path
 
 import torch
 
-from biomassters.batches import Batches, open_batches
-from biomassters.checkpoint import hold_checkpoints
-from biomassters.chips import ChipStore
-from biomassters.cleaning import clean_chip
-from biomassters.distributed import Processes, join_processes
-from biomassters.doors import run_door, scratch_folder
-from biomassters.engine import Recipe, Trainer
-from biomassters.epoch_order import StoreOrder
-from biomassters.folds import split_chips
-from biomassters.inference import predict_batches, score_chips
-from biomassters.launching import launch
-from biomassters.model import BiomassModel
+from biomassters.batches.distributed import Processes, join_processes
+from biomassters.batches.order import StoreOrder
+from biomassters.batches.reading import Batches, open_batches
+from biomassters.batches.symmetries import views
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.precision import place_model
+from biomassters.model.weights import CLEANING_KEY, save_weights
 from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
 from biomassters.params.recipe import (
@@ -30,14 +25,19 @@ from biomassters.params.recipe import (
 )
 from biomassters.params.section import Section
 from biomassters.params.split import SplitParams
-from biomassters.precision import place_model
-from biomassters.predictions import write_prediction
-from biomassters.schedule import Schedule
-from biomassters.selection import BestWeights
-from biomassters.stage_inputs import fingerprint_stage
-from biomassters.statistics import read_statistics
-from biomassters.symmetries import views
-from biomassters.weights import CLEANING_KEY, save_weights
+from biomassters.prediction.inference import predict_batches, score_chips
+from biomassters.prediction.maps import write_prediction
+from biomassters.processes.launching import launch
+from biomassters.processes.scripts import run_script, scratch_folder
+from biomassters.statistics.figures import read_statistics
+from biomassters.store.chips import ChipStore
+from biomassters.store.cleaning import clean_chip
+from biomassters.training.checkpoint import hold_checkpoints
+from biomassters.training.engine import Recipe, Trainer
+from biomassters.training.fingerprint import fingerprint_stage
+from biomassters.training.folds import split_chips
+from biomassters.training.schedule import Schedule
+from biomassters.training.selection import BestWeights
 
 
 class Params(Section):
@@ -143,4 +143,4 @@ class HeldOut:
 
 
 if __name__ == "__main__":
-    run_door(lambda: launch(main))
+    run_script(lambda: launch(main))

@@ -1,1 +1,1 @@
-"""Satellite time series in, forest biomass map out: the rooms behind the pipeline's doors."""
+"""Satellite time series in, forest biomass map out: the modules behind the pipeline's scripts."""

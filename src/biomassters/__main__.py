@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from biomassters.catalogue import read_catalogue
-from biomassters.catalogue_audit import audit_catalogue, tabulate_catalogue
-from biomassters.catalogue_switch import switch_catalogue
-from biomassters.checkpoint_pruning import prune_checkpoints
-from biomassters.comparison import METRIC, group_experiments, run_exp_show, tabulate
-from biomassters.dataset_writer import write_dataset
-from biomassters.doors import run_door
-from biomassters.summary import summarise
+from biomassters.commands.audit_catalogue import audit_catalogue, tabulate_catalogue
+from biomassters.commands.compare import METRIC, group_experiments, run_exp_show, tabulate
+from biomassters.commands.prune_checkpoints import prune_checkpoints
+from biomassters.commands.summary import summarise
+from biomassters.commands.use_catalogue import switch_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.processes.scripts import run_script
+from biomassters.simulator.official_files import write_dataset
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     _add_prune_checkpoints(commands)
     _add_compare(commands)
     arguments = parser.parse_args()
-    run_door(lambda: arguments.run(arguments))
+    run_script(lambda: arguments.run(arguments))
 
 
 def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -87,7 +87,7 @@ def _add_import_weights(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
     def run(arguments: argparse.Namespace) -> None:
         # Not above: torch takes seconds to import, which the other commands need not wait for.
-        from biomassters.winner_checkpoint import import_weights
+        from biomassters.commands.import_weights import import_weights
 
         print(import_weights(arguments.file, arguments.out, arguments.backbone))
 

@@ -1,7 +1,7 @@
 """The errors that a user can cause.
 
 Each message is one line: *expected X, got Y, at WHERE; do Z*, where WHERE is a chip id, a path or
-a key of params.yaml. A door prints it without a traceback and exits with code 1.
+a key of params.yaml. A script prints it without a traceback and exits with code 1.
 """
 
 

@@ -1,0 +1,1 @@
+"""What one should know of the data before training on them."""

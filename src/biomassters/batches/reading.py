@@ -1,0 +1,191 @@
+"""From a chip store to batches of stored integers, on the device before they are needed.
+
+Knows nothing of which chips make a batch: that is for `epoch_order` to say.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from biomassters.processes.worker_count import count_cores, count_workers
+from biomassters.store.bands import N_MONTHS, N_S1, N_S2
+from biomassters.store.chips import AGBM, S1, S2, ChipStore
+
+
+class Batch(NamedTuple):
+    """Chips as stored.
+
+    Attributes:
+        chip_index: Positions in the store, (B,).
+        s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB.
+        s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16.
+        s2_present: (B, T) bool; False = absent month.
+        target: AGBM, (B, H, W), float32, t/ha; NaN = no target.
+
+    `chip_index` and `s2_present` stay on the CPU wherever the others are: what they decide (what to
+    draw, which months to encode) is decided there, without waiting for a GPU.
+    """
+
+    chip_index: Tensor
+    s1: Tensor
+    s2: Tensor
+    s2_present: Tensor
+    target: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device, without waiting where the memory is pinned."""
+        s1, s2, target = (
+            tensor.to(device, non_blocking=True) for tensor in (self.s1, self.s2, self.target)
+        )
+        return self._replace(s1=s1, s2=s2, target=target)
+
+
+class Batches:
+    """Batches of a store's chips, in an order that may be iterated over again and again.
+
+    Threads read ahead: decompressing, which is nearly all of the work, needs no interpreter, so
+    that several chips are read at once straight into the batch that is handed over. (Processes
+    would have to hand it through shared memory, which takes longer than to decompress it.)
+
+    Attributes:
+        n_threads: That read chips; 0 = whoever iterates reads.
+    """
+
+    def __init__(self, store: ChipStore, order: Sampler[list[int]], n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._store = store
+        self._order = order
+        self._pinned = torch.cuda.is_available()
+
+    def __len__(self) -> int:
+        return len(self._order)  # type: ignore[arg-type]  # all of ours have a length
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield them.
+
+        Raises:
+            StoreError: A chip is missing or damaged.
+        """
+        if self.n_threads:
+            yield from self._read_ahead()
+            return
+        for indices in self._order:
+            batch = self._make_room(len(indices))
+            for row, index in enumerate(indices):
+                self._read_chip(index, batch, row)
+            yield batch
+
+    def _read_ahead(self) -> Iterator[Batch]:
+        under_way: deque[tuple[Batch, list[Future[None]]]] = deque()
+        threads = ThreadPoolExecutor(self.n_threads, "read-chips")
+        try:
+            for indices in self._order:
+                batch = self._make_room(len(indices))
+                chips = [
+                    threads.submit(self._read_chip, index, batch, row)
+                    for row, index in enumerate(indices)
+                ]
+                under_way.append((batch, chips))
+                # While one is computed on, another is complete, or enough chips are read at once.
+                if sum(len(chips) for _, chips in under_way) > max(
+                    2 * len(indices), 2 * self.n_threads
+                ):
+                    yield _wait_for(*under_way.popleft())
+            while under_way:
+                yield _wait_for(*under_way.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _make_room(self, n_chips: int) -> Batch:
+        side = (self._store.chip_size, self._store.chip_size)
+        return Batch(
+            torch.empty(n_chips, dtype=torch.int64),
+            self._make_tensor((n_chips, N_MONTHS, N_S1, *side), S1.dtype),
+            self._make_tensor((n_chips, N_MONTHS, N_S2, *side), S2.dtype),
+            torch.empty(n_chips, N_MONTHS, dtype=torch.bool),
+            self._make_tensor((n_chips, *side), AGBM.dtype),
+        )
+
+    def _make_tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        if self._pinned:  # torch keeps such memory, and gives it out again
+            return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
+        return torch.from_numpy(np.empty(shape, dtype))  # numpy's lies in large pages
+
+    def _read_chip(self, index: int, batch: Batch, row: int) -> None:
+        s1, s2, target = (tensor.numpy()[row] for tensor in (batch.s1, batch.s2, batch.target))
+        chip = self._store.read_chip(index, (s1, s2, target))
+        if chip.s1 is not s1:  # cleaned
+            s1[...] = chip.s1
+        if chip.s2 is not s2:
+            s2[...] = chip.s2
+        if chip.agbm is None:
+            target.fill(np.nan)
+        batch.chip_index.numpy()[row] = index
+        batch.s2_present.numpy()[row] = chip.s2_present
+
+
+def open_batches(store: ChipStore, order: Sampler[list[int]]) -> Batches:
+    """Read batches in threads, as many as this process has cores to spare.
+
+    The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
+
+    Raises:
+        ParamsError: That variable is no number.
+    """
+    return Batches(store, order, _count_threads())
+
+
+def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield the batches on a device; a GPU copies the next one while it computes on this one.
+
+    Args:
+        batches: On the CPU, pinned where the device is a GPU (as `open_batches` gives them).
+        device: Where they are needed.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    waiting: tuple[Batch, torch.cuda.Event] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            following = batch.to(device), stream.record_event()
+        if waiting is not None:
+            yield _hand_over(*waiting, device)
+        waiting = following
+    if waiting is not None:
+        yield _hand_over(*waiting, device)
+
+
+def _hand_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """Let the stream that computes wait for a copy, and own its memory."""
+    computing = torch.cuda.current_stream(device)
+    computing.wait_event(copied)
+    for tensor in (batch.s1, batch.s2, batch.target):
+        tensor.record_stream(computing)
+    return batch
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a small tensor from the CPU to a device; the host does not wait for a GPU's work."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
+def _wait_for(batch: Batch, chips: Iterable["Future[None]"]) -> Batch:
+    for chip in chips:
+        chip.result()
+    return batch
+
+
+def _count_threads() -> int:
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+    return count_workers(min(max(count_cores() // n_processes - 1, 0), 8))

@@ -1,0 +1,105 @@
+"""Making another catalogue the pipeline's `data/`."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.errors import CatalogueError
+
+DATA = Path("data")
+DATA_DVC = Path("data.dvc")
+PREVIOUS = ".previous"
+"""What the name of an old file or folder ends with, while the new one is made."""
+
+CATALOGUE_FILES = "*_metadata.csv"
+
+
+def switch_catalogue(folder: Path) -> str:
+    """Check a catalogue, put it in the place of `data/`, and let DVC track it.
+
+    A folder inside the repository that holds nothing but catalogues is imported, so that a fresh
+    clone finds it without a remote; of any other the catalogues are copied and added, and travel
+    with `dvc push`. Should that fail, `data/` and data.dvc are as before.
+
+    Args:
+        folder: Holds features_metadata.csv, train_agbm_metadata.csv and, where test targets are
+            known, test_agbm_metadata.csv.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        CatalogueError: The folder is no valid catalogue, the current directory is no pipeline, or
+            DVC fails.
+    """
+    root, source = Path.cwd().resolve(), folder.resolve()
+    if not Path("dvc.yaml").exists():
+        raise CatalogueError(f"expected dvc.yaml in {root}, got none; run in the repository's root")
+    if source.is_relative_to(DATA.resolve()):
+        raise CatalogueError(
+            f"expected a folder outside data/, which the pipeline writes itself, got {folder};"
+            " copy it elsewhere"
+        )
+    catalogue = read_catalogue(folder)
+    counts = ", ".join(f"{len(catalogue.chips(split))} {split}" for split in SPLITS)
+    with _keep_on_failure(DATA, DATA_DVC):
+        if source.is_relative_to(root) and _holds_only_catalogues(source):
+            _dvc("import-url", str(source.relative_to(root)), str(DATA))
+            _dvc("unfreeze", str(DATA_DVC))
+        else:
+            DATA.mkdir()
+            for path in sorted(source.glob(CATALOGUE_FILES)):
+                shutil.copyfile(path, DATA / path.name)
+            _dvc("add", str(DATA))
+    return (
+        f"data/ is now {folder} ({counts} chips); git add data.dvc, and see `data` in params.yaml"
+    )
+
+
+def _holds_only_catalogues(folder: Path) -> bool:
+    return all(path.match(CATALOGUE_FILES) for path in folder.iterdir())
+
+
+@contextmanager
+def _keep_on_failure(*paths: Path) -> Iterator[None]:
+    """Move files and folders aside; put them back if what follows fails, even if it was killed."""
+    asides = {path: path.with_name(path.name + PREVIOUS) for path in paths}
+    for path, aside in asides.items():
+        if aside.exists():  # an earlier switch was killed
+            _remove(path)
+            aside.rename(path)
+        if path.exists():
+            path.rename(aside)
+    try:
+        yield
+    except BaseException:
+        for path, aside in asides.items():
+            _remove(path)
+            if aside.exists():
+                aside.rename(path)
+        raise
+    for aside in asides.values():
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _dvc(*arguments: str) -> None:
+    # As a module: this Python's DVC, also where its environment is not on the PATH.
+    command = [sys.executable, "-m", "dvc", *arguments, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise CatalogueError(
+            f"expected `dvc {' '.join(arguments)}` to work, got"
+            f" {' '.join(done.stderr.split()) or f'exit code {done.returncode}'};"
+            " mend that and repeat the command: data/ is as before"
+        )

@@ -1,0 +1,1 @@
+"""The official dataset: its catalogue, its files, and how they are written."""

@@ -1,0 +1,165 @@
+"""GeoTIFF: the official chip files, in memory.
+
+Knows the files' layout, and that a file may come from a stranger; knows nothing of sensors,
+catalogues and stores.
+"""
+
+import re
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import DTypeLike, NDArray
+from rasterio.errors import CRSError, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+
+from biomassters.dataset.tiff_tags import find_fault
+from biomassters.errors import ChipDataError
+from biomassters.store.georeference import (
+    Georeference,
+    allow_nowhere,
+    describe_fault,
+    read_georeference,
+)
+
+REFETCH: Final = "fetch the file again"
+LONGEST_REASON: Final = 200
+"""Characters of GDAL's own words in an error."""
+_MEMORY_NAME: Final = re.compile(r"(/vsimem/)?[0-9a-f-]{36}\S*?\.tif'?:? ?")
+
+
+class ChipTiffError(ChipDataError):
+    """A file is no sound GeoTIFF of the kind that is expected.
+
+    Attributes:
+        expected: What was expected.
+        got: What was found instead.
+    """
+
+    def __init__(self, expected: str, got: str, where: str, remedy: str = REFETCH) -> None:
+        super().__init__(expected, got, where, remedy)
+        self.expected = expected
+        self.got = got
+
+    def __str__(self) -> str:
+        return "expected {}, got {}, at {}; {}".format(*self.args)
+
+
+class ChipRaster(NamedTuple):
+    """A chip file, decoded.
+
+    Attributes:
+        bands: (C, H, W).
+        georeference: Where it lies; the official files do not say.
+    """
+
+    bands: NDArray[Any]
+    georeference: Georeference
+
+
+def encode_chip_tiff(array: NDArray[np.generic]) -> bytes:
+    """Write an official chip file: the bytes that the competition's own files have.
+
+    Law: encoding what `decode_chip_tiff` read from an official file gives its bytes again.
+
+    Args:
+        array: Bands, (C, H, W), float32 (S1, AGBM) or uint16 (S2).
+
+    Returns:
+        An uncompressed GeoTIFF, bands interleaved by pixel, without CRS and metadata.
+    """
+    bands, height, width = array.shape
+    with allow_nowhere(), MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            count=bands,
+            height=height,
+            width=width,
+            dtype=array.dtype,
+            interleave="pixel",
+        ) as dataset:
+            dataset.write(array)
+        return bytes(memory.read())
+
+
+def decode_chip_tiff(
+    data: bytes, *, n_bands: int, dtype: DTypeLike, chip_size: int, where: str
+) -> ChipRaster:
+    """Read a file of the official kind.
+
+    What the file declares is held against what is expected before a pixel is decoded, so that a
+    small file that would grow to gigabytes is refused, not decoded. Nothing but the file's bytes
+    is read: neither files beside it nor any that it names.
+
+    Args:
+        data: The file's bytes.
+        n_bands: Bands that it must have.
+        dtype: Type that all bands must have.
+        chip_size: Side that it must have, pixels.
+        where: Name of the file, for errors.
+
+    Raises:
+        ChipTiffError: It is no such GeoTIFF, or it is damaged.
+    """
+    fault = find_fault(data)
+    if fault is not None:  # among them a file without bytes, which MemoryFile would write to
+        raise ChipTiffError("a GeoTIFF", fault, where)
+    try:
+        with (
+            allow_nowhere(),
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            MemoryFile(data) as memory,
+            memory.open(driver="GTiff") as dataset,
+        ):
+            expected = _describe(n_bands, chip_size, str(np.dtype(dtype)))
+            got = _describe_dataset(dataset, chip_size)
+            if got != expected:
+                remedy = f"{REFETCH}, or mend data.chip_size"
+                raise ChipTiffError(expected, got, where, remedy)
+            _check_blocks(dataset, where)
+            georeference = read_georeference(dataset)
+            fault = describe_fault(georeference)
+            if fault is not None:
+                raise ChipTiffError("a place on Earth, or none", fault, where)
+            return ChipRaster(dataset.read(), georeference)
+    # Of text that is not UTF-8, such as the name of a CRS, rasterio makes a UnicodeDecodeError.
+    except (RasterioError, CRSError, UnicodeDecodeError) as error:
+        raise ChipTiffError("a GeoTIFF", _tell_reason(error), where) from None
+
+
+def _tell_reason(error: BaseException) -> str:
+    """Return what GDAL itself said, on one line and without the name of the file in memory."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = _MEMORY_NAME.sub("", " ".join(str(error).split()))
+    return "".join(filter(str.isprintable, text))[:LONGEST_REASON]
+
+
+def _describe(n_bands: int, chip_size: int, dtype: str) -> str:
+    return f"{n_bands} bands of {chip_size} x {chip_size} pixels of {dtype}"
+
+
+def _describe_dataset(dataset: DatasetReader, chip_size: int) -> str:
+    if dataset.height == dataset.width and len(set(dataset.dtypes)) == 1:
+        description = _describe(dataset.count, dataset.width, dataset.dtypes[0])
+    else:
+        types = ", ".join(sorted(set(dataset.dtypes)))
+        description = f"{dataset.count} bands of {dataset.height} x {dataset.width} of {types}"
+    # A block is decoded whole, however little of it lies in the image.
+    largest = max(height * width for height, width in dataset.block_shapes)
+    if largest > max(chip_size, 512) ** 2:
+        description += f" in blocks of {largest} pixels"
+    return description
+
+
+def _check_blocks(dataset: DatasetReader, where: str) -> None:
+    """Refuse a file that lacks the pixels of a block, for which GDAL would give zeros."""
+    shared = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"  # by all bands
+    for band in (1,) if shared else dataset.indexes:
+        height, width = dataset.block_shapes[band - 1]
+        for row in range(-(-dataset.height // height)):
+            for column in range(-(-dataset.width // width)):
+                key = f"BLOCK_OFFSET_{column}_{row}"
+                if dataset.get_tag_item(key, "TIFF", bidx=band) in (None, "0"):
+                    got = f"none of that in row {row}, column {column}"
+                    raise ChipTiffError("the pixels of each block", got, where)

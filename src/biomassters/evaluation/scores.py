@@ -1,0 +1,136 @@
+"""Scores of a set of chips, beside those of a baseline that predicts one value everywhere."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from biomassters.errors import ChipDataError
+from biomassters.prediction.maps import prediction_path, read_prediction
+from biomassters.prediction.metrics import ErrorSums
+from biomassters.store.chips import ChipStore
+
+Map = npt.NDArray[np.float32]
+ChipMaps = tuple[str, Map, Map]
+"""A chip's name, its prediction and its target, (H, W), t/ha; NaN = no target."""
+
+DENSITY_EDGES = np.arange(0, 401, 5)
+"""Bins of target and prediction in `Scores.density`, t/ha; what lies outside is left out."""
+
+
+@dataclass
+class Scores:
+    """Errors of one set of chips.
+
+    Attributes:
+        model: Of the predictions.
+        baseline: Of the value that predicts every pixel.
+        density: Pixels by target (rows) and prediction (columns), in bins of DENSITY_EDGES.
+        chip_means: Each chip's mean target and mean prediction, t/ha.
+    """
+
+    model: ErrorSums = field(default_factory=ErrorSums)
+    baseline: ErrorSums = field(default_factory=ErrorSums)
+    density: npt.NDArray[np.float64] = field(
+        default_factory=lambda: np.zeros((len(DENSITY_EDGES) - 1,) * 2)
+    )
+    chip_means: list[tuple[float, float]] = field(default_factory=list)
+
+    def summarise(self) -> dict[str, Any]:
+        """Return the metrics of both by name."""
+        return {"model": self.model.summarise(), "baseline": self.baseline.summarise()}
+
+    def list_chips(self, name: str) -> list[dict[str, Any]]:
+        """Return a row a chip, for a table or a plot."""
+        return [
+            {
+                "set": name,
+                "chip_id": chip_id,
+                "chip_rmse": rmse,
+                "target_mean": target,
+                "prediction_mean": prediction,
+            }
+            for chip_id, rmse, (target, prediction) in zip(
+                self.model.chip_ids, self.model.chip_rmses.tolist(), self.chip_means, strict=True
+            )
+        ]
+
+
+def score_maps(
+    read_maps: Callable[[], Iterator[ChipMaps]], choose_baseline: Callable[[ErrorSums], float]
+) -> Scores:
+    """Score a set of chips in two passes.
+
+    Args:
+        read_maps: Opens a pass over the chips.
+        choose_baseline: Given the sums of the set, the value that the baseline predicts, t/ha.
+    """
+    scores = Scores()
+    for chip_id, prediction, target in read_maps():
+        scores.model.add(chip_id, prediction, target)
+        valid = np.isfinite(target)
+        if valid.any():
+            pairs = np.histogram2d(target[valid], prediction[valid], [DENSITY_EDGES] * 2)
+            scores.density += pairs[0]
+            scores.chip_means.append((float(target[valid].mean()), float(prediction[valid].mean())))
+    if not scores.model.chip_ids:
+        return scores
+    baseline = choose_baseline(scores.model)
+    for chip_id, prediction, target in read_maps():
+        scores.baseline.add(chip_id, np.full_like(prediction, baseline), target)
+    return scores
+
+
+def open_maps(store: ChipStore, folder: Path) -> Callable[[], Iterator[ChipMaps]]:
+    """Return a function that opens a pass over the chips that have a prediction in `folder`."""
+
+    def read_maps() -> Iterator[ChipMaps]:
+        for index, chip_id in enumerate(store.chip_ids):
+            if prediction_path(folder, chip_id).exists():
+                yield chip_id, read_prediction(folder, chip_id)[0], store.read_target(index)
+
+    return read_maps
+
+
+def mean_without(total_mean: float, total_pixels: int, held_out: ErrorSums) -> float:
+    """Return the mean target of all train chips but the held-out ones, t/ha.
+
+    Args:
+        total_mean: Mean target of all train chips, t/ha.
+        total_pixels: Their pixels with a target.
+        held_out: The sums of the chips to take away.
+    """
+    pixels, target, _ = held_out.target_sums
+    if total_pixels == pixels:
+        return total_mean
+    return float((total_mean * total_pixels - target) / (total_pixels - pixels))
+
+
+def check_predictions(folder: Path, chip_ids: Sequence[str], models: Sequence[str]) -> None:
+    """Check that every chip has a prediction, averaged over exactly `models`.
+
+    A fold that was taken off the list leaves its model behind; nothing else would notice.
+
+    Raises:
+        ChipDataError: A prediction is missing or averages other models.
+    """
+    for chip_id in chip_ids:
+        _, tags = read_prediction(folder, chip_id)
+        found = tags.get("MODELS", "").split(",")
+        if sorted(found) != sorted(models):
+            raise ChipDataError(
+                f"expected predictions averaged over {', '.join(sorted(models))},"
+                f" got {', '.join(sorted(found))}, at {prediction_path(folder, chip_id)};"
+                " remove the models of other folds from models/folds and run `dvc repro`"
+            )
+
+
+def choose_panel_chips(scores: Scores, n_chips: int) -> list[str]:
+    """Choose chips from poor to rich in biomass; the targets alone decide, so they stay."""
+    order = np.argsort([target for target, _ in scores.chip_means], kind="stable")
+    positions = np.linspace(0.1, 0.95, n_chips) * (len(order) - 1)
+    chosen = dict.fromkeys(int(order[position]) for position in positions.round().astype(int))
+    return [scores.model.chip_ids[index] for index in chosen]

@@ -1,0 +1,1 @@
+"""The winner's network, with all scaling of inputs and output."""

@@ -1,0 +1,339 @@
+"""The model: encoder, month aggregation, decoder and head, with all scaling of inputs and output.
+
+Knows how the parts fit together; knows nothing of files, training or views.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from biomassters.errors import ModelError
+from biomassters.model import activation_checkpointing, target_scaling
+from biomassters.model.compilation import Compiled
+from biomassters.model.decoder import Decoder
+from biomassters.model.encoder import REDUCTIONS, Encoder
+from biomassters.model.kept_months import KeptMonths, find_kept_months, ignore_absent_months
+from biomassters.model.month_aggregation import (
+    AggregationName,
+    MonthEncodingName,
+    build_aggregation,
+)
+from biomassters.model.normalisation import (
+    BandNormalisation,
+    BandStatistics,
+    NormalisationName,
+    fill_absent_months,
+)
+from biomassters.model.target_scaling import TargetScaling, TargetStatistics
+from biomassters.store.bands import N_BANDS
+
+MissingMonthsName = Literal["zero", "nearest", "mask"]
+
+log = logging.getLogger(__name__)
+
+
+class Statistics(Protocol):
+    """What a new model takes from the train chips."""
+
+    @property
+    def normalisation(self) -> BandStatistics:
+        """Statistics by band."""
+
+    @property
+    def target(self) -> TargetStatistics:
+        """Statistics of the target."""
+
+
+class ModelSettings(Protocol):
+    """Section `model` of params.yaml, whose schema says what each means."""
+
+    backbone: str
+    pretrained: bool
+    decoder_channels: tuple[int, ...]
+    normalisation: NormalisationName
+    target_scaling: TargetScaling
+    month_aggregation: AggregationName
+    month_encoding: MonthEncodingName
+    missing_months: MissingMonthsName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a weights file says about its model.
+
+    Law: `Architecture.from_json(architecture.to_json()) == architecture`.
+
+    What a file does not say, since it was written before there was a choice, is as the winner's.
+
+    Attributes:
+        backbone: A timm encoder with 5 feature levels.
+        decoder_channels: Channels of the 5 decoder blocks, the coarsest first.
+        normalisation: How bands were scaled; the numbers are among the weights.
+        target_scaling: How the head's output is scaled; the numbers are among the weights.
+        month_aggregation: How the months of a feature level become one.
+        month_encoding: Whether the attention is told which month it looks at.
+        missing_months: What is seen of a month without Sentinel-2 images.
+    """
+
+    backbone: str
+    decoder_channels: tuple[int, ...]
+    normalisation: NormalisationName
+    target_scaling: TargetScaling
+    month_aggregation: AggregationName = "attention"
+    month_encoding: MonthEncodingName = "none"
+    missing_months: MissingMonthsName = "zero"
+
+    def to_json(self) -> str:
+        """Return one line of JSON with sorted keys."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Architecture":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ModelError: It is not such a line.
+        """
+        try:
+            fields = json.loads(text)
+            architecture = cls(**fields | {"decoder_channels": tuple(fields["decoder_channels"])})
+        except (ValueError, TypeError, KeyError):
+            architecture = None
+        if architecture is None or not architecture._is_sound():
+            raise ModelError(
+                f"expected an architecture (backbone, {len(REDUCTIONS)} decoder_channels,"
+                " normalisation, target_scaling, month_aggregation, month_encoding,"
+                f" missing_months), got {text}"
+            )
+        return architecture
+
+    def _is_sound(self) -> bool:
+        return (
+            isinstance(self.backbone, str)
+            and len(self.decoder_channels) == len(REDUCTIONS)
+            and all(type(n) is int and n > 0 for n in self.decoder_channels)
+            and self.normalisation in get_args(NormalisationName)
+            and self.target_scaling in get_args(TargetScaling)
+            and self.month_aggregation in get_args(AggregationName)
+            and self.month_encoding in get_args(MonthEncodingName)
+            and self.missing_months in get_args(MissingMonthsName)
+        )
+
+
+class Network(nn.Module):
+    """The winner's network: its state dict has the keys and shapes of his published weights.
+
+    Other ways to aggregate months than his attention have no weights of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        decoder_channels: Sequence[int],
+        month_aggregation: AggregationName = "attention",
+        month_encoding: MonthEncodingName = "none",
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(backbone=backbone, pretrained=pretrained)
+        channels = self.encoder.channels
+        self.attn = nn.ModuleList(
+            build_aggregation(month_aggregation, channels=n, month_encoding=month_encoding)
+            for n in channels
+        )
+        self.decoder = Decoder(encoder_channels=channels, decoder_channels=decoder_channels)
+        self.segmentation_head = nn.Conv2d(decoder_channels[-1], 1, 3, padding=1)
+        nn.init.xavier_uniform_(self.segmentation_head.weight)  # Source: the winner's code.
+        nn.init.zeros_(self.segmentation_head.bias)  # type: ignore[arg-type]  # it has one
+        self._compiled: Compiled[[Network, Tensor, KeptMonths], Tensor] | None = None
+
+    def compile_in_place(self) -> None:
+        """Let torch compile the forward pass; see `Compiled`."""
+        self._compiled = Compiled(Network._predict_kept)
+
+    def checkpoint_activations(self) -> None:
+        """Keep few activations for the gradient; see `activation_checkpointing`."""
+        blocks = activation_checkpointing.find_blocks(self.encoder)
+        activation_checkpointing.checkpoint_activations([*blocks, *self.attn, *self.decoder.blocks])
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:
+        """Return the head's output, (B, 1, H, W).
+
+        Args:
+            images: Normalised bands, (B, T, 15, H, W); H and W multiples of 32.
+            ignored: Months that are not looked at, (B, T) bool; see `find_kept_months`.
+        """
+        # Outside of what is compiled: how many months are kept is not known before it runs.
+        kept = find_kept_months(ignored, images.shape, images.device)
+        images = kept.pick(images)
+        if self._compiled is None:
+            return self._predict_kept(images, kept)
+        if kept.positions is not None:  # so many now, others next time: one graph for all
+            torch._dynamo.maybe_mark_dynamic(images, 0)
+            torch._dynamo.maybe_mark_dynamic(kept.positions, 0)
+        return self._compiled(self, images, kept)
+
+    def _predict_kept(self, images: Tensor, kept: KeptMonths) -> Tensor:
+        merged = [
+            aggregate(level, kept)
+            for aggregate, level in zip(self.attn, self.encoder(images), strict=True)
+        ]
+        output: Tensor = self.segmentation_head(self.decoder(merged))
+        return output
+
+
+class BiomassModel(nn.Module):
+    """A network with all the numbers that its inputs and its output are scaled by.
+
+    The winner's weights belong to `network`; the buffers beside it make the model self-contained.
+
+    Attributes:
+        architecture: What to build before weights are loaded.
+        network: The winner's network.
+        normalisation: From stored integers to the network's input.
+        target_scale: What the head's output is multiplied by, in the space of the target scaling
+            (t/ha for `none` and `standard`).
+        target_offset: The value there where the head's output is 0.
+    """
+
+    target_scale: Tensor
+    target_offset: Tensor
+
+    def __init__(
+        self,
+        *,
+        architecture: Architecture,
+        normalisation: BandNormalisation,
+        target_scale: float = 1.0,
+        target_offset: float = 0.0,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.network = Network(
+            backbone=architecture.backbone,
+            decoder_channels=architecture.decoder_channels,
+            month_aggregation=architecture.month_aggregation,
+            month_encoding=architecture.month_encoding,
+            pretrained=pretrained,
+        )
+        if activation_checkpointing.is_requested():
+            self.network.checkpoint_activations()
+        self.normalisation = normalisation
+        self.register_buffer("target_scale", torch.tensor(target_scale))
+        self.register_buffer("target_offset", torch.tensor(target_offset))
+
+    @classmethod
+    def build(cls, settings: ModelSettings, statistics: Statistics) -> "BiomassModel":
+        """Build a model to be trained.
+
+        Args:
+            settings: Section `model` of params.yaml.
+            statistics: Of the train chips.
+
+        Raises:
+            ModelError: The backbone cannot be used, a statistic is missing, or an encoding of the
+                months has no attention to tell.
+        """
+        if settings.month_encoding != "none" and settings.month_aggregation != "attention":
+            raise ModelError(
+                "expected no month_encoding without attention, got"
+                f" {settings.month_encoding} with month_aggregation {settings.month_aggregation},"
+                " at model.month_encoding; set it to none"
+            )
+        architecture = Architecture(
+            backbone=settings.backbone,
+            decoder_channels=settings.decoder_channels,
+            normalisation=settings.normalisation,
+            target_scaling=settings.target_scaling,
+            month_aggregation=settings.month_aggregation,
+            month_encoding=settings.month_encoding,
+            missing_months=settings.missing_months,
+        )
+        scale, offset = target_scaling.fit_output(settings.target_scaling, statistics.target)
+        return cls(
+            architecture=architecture,
+            normalisation=BandNormalisation.from_statistics(
+                settings.normalisation, statistics.normalisation
+            ),
+            target_scale=scale,
+            target_offset=offset,
+            pretrained=settings.pretrained,
+        )
+
+    @classmethod
+    def build_blank(cls, architecture: Architecture) -> "BiomassModel":
+        """Build a model whose every number is still to be loaded; nothing is downloaded."""
+        blank = [0.0] * N_BANDS
+        return cls(
+            architecture=architecture, normalisation=BandNormalisation(offset=blank, scale=blank)
+        )
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Keep the encoder as it is, whatever is trained, or let it learn; see `Encoder.freeze`."""
+        self.network.encoder.freeze(frozen)
+        self.train(self.training)
+
+    def compile_network(self) -> None:
+        """Let torch compile the network, in place and under the same names; see `Compiled`.
+
+        Not together with activation checkpointing, which decides otherwise what is computed again.
+        """
+        if activation_checkpointing.is_requested():
+            log.warning(
+                "expected %s to be 0 where optimisation.compile is true, got 1;"
+                " going on without torch.compile",
+                activation_checkpointing.VARIABLE,
+            )
+            return
+        self.network.compile_in_place()
+
+    def normalise(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:
+        """Return the network's input for chips as stored; see `BandNormalisation.forward`.
+
+        With `missing_months` `nearest`, absent months show another month's Sentinel-2 images.
+        """
+        s2_present = s2_present.to(s2.device, non_blocking=True)
+        if self.architecture.missing_months == "nearest":
+            s2, s2_present = fill_absent_months(s2, s2_present)
+        images: Tensor = self.normalisation(s1, s2, s2_present)
+        return images
+
+    def ignore_months(self, s2_present: Tensor) -> Tensor | None:
+        """Return the months to ignore for what a chip lacks, (B, T) bool; None: no month.
+
+        Args:
+            s2_present: (B, T) bool; False = absent month. On the CPU, it makes no GPU wait.
+        """
+        if self.architecture.missing_months != "mask":
+            return None
+        return ignore_absent_months(s2_present)
+
+    def scale_target(self, target: Tensor) -> Tensor:
+        """Return AGBM, t/ha, in the space of `predict_scaled`; NaN stays NaN."""
+        return target_scaling.scale_target(self.architecture.target_scaling, target)
+
+    def predict_scaled(self, images: Tensor, ignored: Tensor | None = None) -> Tensor:
+        """Return the prediction where the loss is taken, (B, H, W) float32.
+
+        That is t/ha, or with `target_scaling` `log` and `sqrt`, log(1 + AGBM) and the square root
+        of AGBM.
+
+        Args:
+            images: Normalised bands, (B, T, 15, H, W); H and W multiples of 32.
+            ignored: Months that are neither encoded nor get any weight, (B, T) bool, on any device
+                (on the CPU, it makes no GPU wait); None: no month is ignored.
+        """
+        output: Tensor = self.network(images, ignored)
+        return output.squeeze(1).float() * self.target_scale + self.target_offset
+
+    def forward(self, images: Tensor, ignored: Tensor | None = None) -> Tensor:
+        """Return the prediction, (B, H, W) float32, t/ha; see `predict_scaled`."""
+        scaled = self.predict_scaled(images, ignored)
+        return target_scaling.unscale_prediction(self.architecture.target_scaling, scaled)

@@ -1,0 +1,154 @@
+"""From stored integers to the model's inputs: scaled bands, with 0 wherever there is no data.
+
+Knows how each kind of normalisation uses the statistics; knows nothing of how these are computed.
+
+Source: the winner's normalised tensor of a real chip, from which it follows that backscatter is not
+clipped, that the cloud probability is divided by 255 as any band is by its maximum, and that nodata
+is 0 after normalisation. That chip has no pixel without a cloud probability (255): to be 0 there is
+this project's choice, in line with all other nodata.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from biomassters.errors import ModelError
+from biomassters.store.bands import (
+    BANDS,
+    CLP,
+    CLP_NODATA,
+    N_BANDS,
+    N_S1,
+    S1_STORED_NODATA,
+    S1_STORED_SCALE_DB,
+)
+
+NormalisationName = Literal["minmax", "zscore", "percentile"]
+
+
+class BandStatistics(Protocol):
+    """Statistics by band, in the order of `bands.BANDS`: dB, DN and percent; None = not known."""
+
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    mean: tuple[float, ...] | None
+    standard_deviation: tuple[float, ...] | None
+    p1: tuple[float, ...] | None
+    p99: tuple[float, ...] | None
+
+
+class BandNormalisation(nn.Module):
+    """Scale each band as (value - offset) * scale.
+
+    Attributes:
+        offset: (15,), dB, DN or percent.
+        scale: (15,), per dB, DN or percent; 0 where a band has no spread, so that it is 0.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, *, offset: Sequence[float], scale: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    @classmethod
+    def from_statistics(
+        cls, name: NormalisationName, statistics: BandStatistics
+    ) -> "BandNormalisation":
+        """Build a normalisation by name.
+
+        Args:
+            name: `minmax` to 0...1, `zscore` to mean 0 and standard deviation 1, `percentile` from
+                the 1st...99th percentile to 0...1; nothing is clipped.
+            statistics: By band; only what the name needs must be known.
+
+        Raises:
+            ModelError: What the name needs is not known, or not of every band.
+        """
+        if name == "zscore":
+            offset = _need(statistics.mean, name, "mean")
+            spread = _need(statistics.standard_deviation, name, "standard_deviation")
+        elif name == "percentile":
+            offset = _need(statistics.p1, name, "p1")
+            spread = _subtract(_need(statistics.p99, name, "p99"), offset)
+        else:
+            offset = _need(statistics.minimum, name, "minimum")
+            spread = _subtract(_need(statistics.maximum, name, "maximum"), offset)
+        return cls(offset=offset, scale=[1 / width if width > 0 else 0.0 for width in spread])
+
+    def forward(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:
+        """Return the model's input, (B, T, 15, H, W) float32; 0 in nodata and absent months.
+
+        Args:
+            s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB; -32768 = nodata.
+            s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16. A cloud probability of
+                255 is nodata; where all other bands are 0 as well, the whole pixel is.
+            s2_present: (B, T) bool; False = absent month.
+        """
+        offset, scale = self.offset[:, None, None], self.scale[:, None, None]
+        n_chips, n_months, _, height, width = s1.shape
+        # In place: on a CPU, finding memory for copies would take longer than the arithmetic.
+        images = s1.new_empty((n_chips, n_months, N_BANDS, height, width), dtype=torch.float32)
+        backscatter, optical = images[:, :, :N_S1], images[:, :, N_S1:]
+        backscatter.copy_(s1).mul_(S1_STORED_SCALE_DB).sub_(offset[:N_S1]).mul_(scale[:N_S1])
+        backscatter.masked_fill_(s1 == S1_STORED_NODATA, 0.0)
+        optical.copy_(s2)  # first of all: a GPU can do little else with uint16
+        without_reflectance, without_clouds = _find_nodata(optical, s2_present)
+        optical.sub_(offset[N_S1:]).mul_(scale[N_S1:])
+        optical[:, :, :CLP].masked_fill_(without_reflectance, 0.0)
+        optical[:, :, CLP:].masked_fill_(without_clouds, 0.0)
+        return images
+
+
+def fill_absent_months(s2: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each absent month the images of the nearest month that has some.
+
+    Months are on the time line of one year: September and August lie eleven months apart, so that
+    no image stands in for one of the other end, before or after what may have been felled. Of two
+    equally near months the earlier is taken.
+
+    Args:
+        s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16; not modified.
+        s2_present: (B, T) bool; False = absent month.
+
+    Returns:
+        Images as given, and which months have some now: all months of a chip, or none of one that
+        has none at all.
+    """
+    n_chips, n_months = s2_present.shape
+    months = torch.arange(n_months, device=s2.device)
+    later = months - months[:, None]  # of a month (row), how much later is another (column)
+    distance = 2 * later.abs() + (later > 0)
+    far = 2 * n_months + 1
+    nearest = torch.where(s2_present[:, None, :], distance, far).argmin(dim=2)  # (B, T)
+    rows = torch.arange(n_chips, device=s2.device)[:, None] * n_months + nearest
+    # As int16: a GPU cannot index uint16.
+    images = s2.view(torch.int16).flatten(0, 1)[rows].view(torch.uint16)
+    return images, s2_present.any(dim=1, keepdim=True).expand_as(s2_present)
+
+
+def _find_nodata(optical: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which pixels have no reflectance, and which no cloud probability: (B, T, 1, H, W)."""
+    absent = ~s2_present[:, :, None, None, None]
+    without_clouds = optical[:, :, CLP:] == CLP_NODATA
+    without_reflectance = without_clouds & (optical[:, :, :CLP].amax(dim=2, keepdim=True) == 0)
+    return without_reflectance | absent, without_clouds | absent
+
+
+def _need(values: Sequence[float] | None, name: str, statistic: str) -> list[float]:
+    n_values = 0 if values is None else len(values)
+    if values is None or n_values != N_BANDS:
+        raise ModelError(
+            f"expected the {statistic} of {N_BANDS} bands ({BANDS[0]} ... {BANDS[-1]}) for the"
+            f" normalisation {name}, got {n_values}, at model.normalisation; choose minmax or"
+            " set statistics.source to computed"
+        )
+    return list(values)
+
+
+def _subtract(upper: Sequence[float], lower: Sequence[float]) -> list[float]:
+    return [high - low for high, low in zip(upper, lower, strict=True)]

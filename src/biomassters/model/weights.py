@@ -1,0 +1,133 @@
+"""Weights files: safetensors that hold a whole model, with its architecture in the header.
+
+Knows the format of these files; knows nothing of checkpoints, nor of the winner's own files.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from biomassters.errors import ModelError
+from biomassters.model.biomass_model import Architecture, BiomassModel
+
+HEADER_KEY: Final = "biomassters"
+"""The only key of the file's metadata: safetensors writes several in random order."""
+
+CLEANING_KEY: Final = "cleaning"
+"""Of the metadata: how the chips were cleaned that the model was trained on."""
+
+CLEANING_BEFORE: Final = "none"
+"""How they were before there was any such key."""
+
+N_NAMED: Final = 3
+"""Tensors that an error message names."""
+
+
+def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -> None:
+    """Write a model; the same model and metadata give the same bytes.
+
+    The file appears under its name only when it is whole.
+
+    Args:
+        path: The file; its folder is created.
+        model: On any device.
+        metadata: Where the weights come from, and under `CLEANING_KEY` of what chips.
+    """
+    header = {"architecture": model.architecture.to_json(), "metadata": dict(metadata)}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    data = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
+    """Read what `save_weights` wrote, onto the CPU, in evaluation mode; nothing is downloaded.
+
+    Args:
+        path: The file.
+        cleaning: How the chips that the model is meant for are cleaned; None = do not check.
+
+    Raises:
+        ModelError: The file is absent, is not such a file, holds another model's weights, or a
+            model of chips that were cleaned otherwise.
+    """
+    header, tensors = _read(path)
+    if cleaning is not None:
+        _check_cleaning(path, header["metadata"].get(CLEANING_KEY, CLEANING_BEFORE), cleaning)
+    try:
+        architecture = Architecture.from_json(header["architecture"])
+    except ModelError as error:
+        raise ModelError(f"{error}, at {path}; write it again with this version") from None
+    model = BiomassModel.build_blank(architecture)
+    _check_tensors(path, model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise ModelError(
+            f"expected the weights {path}, got no such file; run `dvc repro` or `dvc pull`"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER_KEY])
+            header["architecture"], header["metadata"].get(CLEANING_KEY)
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"expected a weights file of this project, got another ({type(error).__name__}:"
+            f" {error}), at {path}; delete it and run `dvc repro`"
+        ) from None
+
+
+def _check_cleaning(path: Path, trained: str, expected: str) -> None:
+    if trained != expected:
+        raise ModelError(
+            f"expected a model that was trained with cleaning: {expected}, as params.yaml says, got"
+            f" one trained with cleaning: {trained}, at {path}; set cleaning to {trained}, or train"
+            " the model again"
+        )
+
+
+def _check_tensors(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
+    findings = [
+        *_name("missing", expected.keys() - got.keys()),
+        *_name("unknown", got.keys() - expected.keys()),
+        *_name(
+            "of another shape or type",
+            {
+                n
+                for n in expected.keys() & got.keys()
+                if _describe(expected[n]) != _describe(got[n])
+            },
+        ),
+    ]
+    if findings:
+        raise ModelError(
+            f"expected the {len(expected)} tensors of the architecture that the header names,"
+            f" got {'; '.join(findings)}, at {path}; write the file again with this version"
+        )
+
+
+def _describe(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    return tensor.shape, tensor.dtype
+
+
+def _name(finding: str, names: set[str]) -> list[str]:
+    if not names:
+        return []
+    more = ", ..." if len(names) > N_NAMED else ""
+    return [f"{len(names)} {finding} ({', '.join(sorted(names)[:N_NAMED])}{more})"]

@@ -1,0 +1,1 @@
+"""From chips to maps of biomass, and how good a map is."""

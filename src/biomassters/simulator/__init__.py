@@ -1,0 +1,1 @@
+"""Synthetic chips: land, weather, both sensors; and the official files of them."""

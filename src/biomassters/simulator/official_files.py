@@ -1,0 +1,132 @@
+"""Writing simulated chips as official files, and the catalogues that describe them.
+
+Knows the official layout of folders and catalogues; knows nothing of how a chip is simulated.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from biomassters.dataset.catalogue import (
+    ADDRESS_COLUMNS,
+    FEATURE_COLUMNS,
+    FEATURES_FILE,
+    TARGET_COLUMNS,
+    Split,
+    feature_filename,
+    target_filename,
+    targets_file,
+)
+from biomassters.dataset.checksums import posix_cksum
+from biomassters.errors import CatalogueError
+from biomassters.params.data import CHIP_SIZE_STEP
+from biomassters.sources.source import ChipFiles, simulate_files
+from biomassters.store.bands import MONTHS, N_MONTHS
+
+SEED = 2023
+"""Decides the chip ids, and with them the chips."""
+
+
+def write_dataset(folder: Path, *, n_train: int, n_test: int, chip_size: int) -> None:
+    """Write simulated chips as official files, with their catalogues.
+
+    Args:
+        folder: A new or empty folder.
+        n_train: Train chips.
+        n_test: Test chips; their targets are written too.
+        chip_size: Side of a chip, pixels.
+
+    Raises:
+        CatalogueError: The folder holds something already, or no pipeline could use such chips.
+    """
+    _write(folder, n_train, n_test, chip_size, with_chips=True)
+
+
+def write_catalogue(folder: Path, *, n_train: int, n_test: int, chip_size: int) -> None:
+    """Write only the catalogues that `write_dataset` would; `data.source: synthetic` needs no more.
+
+    Raises:
+        CatalogueError: The folder holds something already, or no pipeline could use such chips.
+    """
+    _write(folder, n_train, n_test, chip_size, with_chips=False)
+
+
+def draw_chip_ids(n_chips: int) -> list[str]:
+    """Return `n_chips` different names of 8 hex digits; more chips keep the names of fewer."""
+    ids: dict[str, None] = {}
+    number = 0
+    while len(ids) < n_chips:
+        ids[hashlib.sha256(f"{SEED} {number}".encode()).hexdigest()[:8]] = None
+        number += 1
+    return list(ids)
+
+
+def _write(folder: Path, n_train: int, n_test: int, chip_size: int, *, with_chips: bool) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise CatalogueError(
+            f"expected a new or empty folder, got one with files, at {folder}; choose another"
+        )
+    if n_train < 1 or n_test < 1 or chip_size < 1 or chip_size % CHIP_SIZE_STEP != 0:
+        raise CatalogueError(
+            "expected 1 train chip, 1 test chip or more, of a multiple of"
+            f" {CHIP_SIZE_STEP} pixels, got {n_train}, {n_test} and {chip_size};"
+            " choose other numbers"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = draw_chip_ids(n_train + n_test)
+    chips_of: dict[Split, list[str]] = {
+        "train": sorted(ids[:n_train]),
+        "test": sorted(ids[n_train:]),
+    }
+    features: list[list[str]] = []
+    for split, chip_ids in chips_of.items():
+        targets: list[list[str]] = []
+        for chip_id in tqdm(chip_ids, desc=split, unit="chip", disable=None):
+            files = simulate_files(chip_id, chip_size)
+            features.extend(_feature_rows(split, chip_id, files))
+            targets.append(_target_row(chip_id, files))
+            if with_chips:
+                _write_files(folder, split, chip_id, files)
+        if targets:
+            _write_csv(folder / targets_file(split), TARGET_COLUMNS, targets)
+    _write_csv(folder / FEATURES_FILE, FEATURE_COLUMNS, features)
+
+
+def _feature_rows(split: Split, chip_id: str, files: ChipFiles) -> Iterator[list[str]]:
+    for sensor in ("S1", "S2"):
+        for month in range(N_MONTHS):
+            filename = feature_filename(chip_id, sensor, month)
+            if filename in files:
+                yield [
+                    *(filename, chip_id, sensor, split, MONTHS[month]),
+                    *_describe(files[filename]),
+                    target_filename(chip_id),
+                ]
+
+
+def _target_row(chip_id: str, files: ChipFiles) -> list[str]:
+    filename = target_filename(chip_id)
+    return [filename, chip_id, *_describe(files[filename])]
+
+
+def _describe(data: bytes) -> list[str]:
+    """Return size, cksum and the addresses, which simulated files do not have."""
+    return [str(len(data)), str(posix_cksum(data)), *[""] * len(ADDRESS_COLUMNS)]
+
+
+def _write_files(folder: Path, split: Split, chip_id: str, files: ChipFiles) -> None:
+    for filename, data in files.items():
+        kind = "agbm" if filename == target_filename(chip_id) else "features"
+        place = folder / f"{split}_{kind}"
+        place.mkdir(exist_ok=True)
+        (place / filename).write_bytes(data)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

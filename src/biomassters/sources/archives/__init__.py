@@ -1,0 +1,1 @@
+"""Zips, whole or in parts, and tars, read in place."""

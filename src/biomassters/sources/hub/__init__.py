@@ -1,0 +1,1 @@
+"""The archives on the Hugging Face hub."""

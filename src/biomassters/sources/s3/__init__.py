@@ -1,0 +1,1 @@
+"""The public buckets, or any S3 service."""

@@ -1,0 +1,142 @@
+"""Which S3 service chips come from, as the environment says it.
+
+Knows the variables and the public buckets' regions; knows nothing of requests. No setting here
+changes a result: every file is held against the catalogue, wherever it came from.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from biomassters.dataset.catalogue import REGIONS, FileRecord, Region
+from biomassters.dataset.s3_addresses import is_s3_folder
+from biomassters.errors import ParamsError
+
+REGION_VARIABLE: Final = "BIOMASSTERS_S3_REGION"
+ENDPOINT_VARIABLE: Final = "BIOMASSTERS_S3_ENDPOINT"
+FOLDER_VARIABLE: Final = "BIOMASSTERS_S3_FOLDER"
+CONNECTIONS_VARIABLE: Final = "BIOMASSTERS_CONNECTIONS"
+
+AWS_REGIONS: Final[Mapping[Region, str]] = {
+    "us": "us-east-1",
+    "eu": "eu-central-1",
+    "as": "ap-southeast-1",
+}
+"""Where the public buckets lie, by the end of their names.
+
+Source: where DrivenData, who run them, keep buckets of these names: US East (N. Virginia), Europe
+(Frankfurt) and Asia Pacific (Singapore). A bucket that lies elsewhere answers with a redirect,
+which is reported as that; BIOMASSTERS_S3_ENDPOINT=https://s3.<region>.amazonaws.com mends it.
+"""
+
+DEFAULT_REGION: Final[Region] = "eu"
+DEFAULT_CONNECTIONS: Final = 32
+MOST_CONNECTIONS: Final = 256
+
+_AWS_REGION: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
+
+
+class S3Settings(NamedTuple):
+    """Where objects are, and how they are asked for.
+
+    Attributes:
+        region: Which of the catalogue's three addresses to take.
+        aws_region: The service's own name of the region.
+        endpoint: URL of the service, without a slash at its end.
+        folder: `s3://bucket/prefix` of a mirror in the official layout, which replaces the
+            catalogue's addresses; "" = none.
+        is_signed: Requests carry the credentials of the environment; else they are anonymous.
+    """
+
+    region: Region
+    aws_region: str
+    endpoint: str
+    folder: str
+    is_signed: bool
+
+    def find_address(self, record: FileRecord) -> str | None:
+        """Return the address of a file, or None where the catalogue does not give it."""
+        if self.folder:
+            return f"{self.folder}/{record.folder}/{record.filename}"
+        return record.find_address(self.region)
+
+
+def read_s3_settings() -> S3Settings:
+    """Read the environment.
+
+    Raises:
+        ParamsError: A variable is not as it must be.
+    """
+    region = _read_region()
+    endpoint = _read_endpoint()
+    folder = os.environ.get(FOLDER_VARIABLE, "").removesuffix("/")
+    if folder and not is_s3_folder(folder):
+        raise _refuse(FOLDER_VARIABLE, "s3://bucket/prefix of letters, digits and ._=-", folder)
+    is_own = bool(endpoint or folder)
+    # The public buckets are read without credentials: those of the environment are not for them.
+    is_signed = is_own and bool(os.environ.get("AWS_ACCESS_KEY_ID"))
+    if is_signed and not os.environ.get("AWS_SECRET_ACCESS_KEY"):
+        raise _refuse("AWS_SECRET_ACCESS_KEY", "the secret of AWS_ACCESS_KEY_ID", "")
+    aws_region = _read_aws_region(AWS_REGIONS[region]) if is_own else AWS_REGIONS[region]
+    endpoint = endpoint or f"https://s3.{aws_region}.amazonaws.com"
+    return S3Settings(region, aws_region, endpoint, folder, is_signed)
+
+
+def count_connections(n_workers: int) -> int:
+    """Return how many connections each of `n_workers` processes may have, at least one.
+
+    Raises:
+        ParamsError: BIOMASSTERS_CONNECTIONS is no such number.
+    """
+    value = os.environ.get(CONNECTIONS_VARIABLE) or str(DEFAULT_CONNECTIONS)
+    # Not isdecimal(): that lets other scripts' digits pass.
+    if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= MOST_CONNECTIONS:
+        raise _refuse(CONNECTIONS_VARIABLE, f"a number of 1 to {MOST_CONNECTIONS}", value)
+    return max(1, int(value) // max(1, n_workers))
+
+
+def _read_region() -> Region:
+    value = os.environ.get(REGION_VARIABLE) or DEFAULT_REGION
+    for region in REGIONS:
+        if value == region:
+            return region
+    raise _refuse(REGION_VARIABLE, f"one of {', '.join(REGIONS)}", value)
+
+
+def _read_endpoint() -> str:
+    value = os.environ.get(ENDPOINT_VARIABLE, "")
+    if value and not _is_url(value):
+        expected = "http://host:port or https://host without user, query and fragment"
+        raise _refuse(ENDPOINT_VARIABLE, expected, value)
+    return value.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    if not re.fullmatch(r"[!-~]+", text):
+        return False
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises where it is none
+    except ValueError:
+        return False
+    is_bare = not (parts.query or parts.fragment or "@" in parts.netloc)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_bare
+
+
+def _read_aws_region(default: str) -> str:
+    for variable in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        value = os.environ.get(variable)
+        if value and not _AWS_REGION.fullmatch(value):
+            raise _refuse(variable, "an AWS region such as eu-west-1", value)
+        if value:
+            return value
+    return default
+
+
+def _refuse(variable: str, expected: str, got: str) -> ParamsError:
+    return ParamsError(
+        f"expected {expected}, got {got!r}, at the environment variable {variable}"
+        " (data.source is s3); set it so, or unset it"
+    )

@@ -1,0 +1,1 @@
+"""What the train chips' values are, and what normalises the inputs."""

@@ -1,0 +1,254 @@
+"""Counting the pixels of all train chips: statistics of the input bands and of the target.
+
+Knows which pixels are data and how they are summarised; knows nothing of how a model uses it.
+
+Stored values are integers, so counting how often a band has each value gives every figure
+exactly, in one pass and in constant memory. Sums are correctly rounded (`math.fsum`): the figures,
+and so the file that training depends on, are the same on every machine.
+
+Nodata never enters. For S1 it is stored as such. Absent months of S2 are left out whole. A pixel
+whose cloud probability is 255 has none; its reflectance is left out only where all ten bands are
+0: 255 tells of a missing cloud mask, which does not make measured reflectance wrong. (The two real
+chips have no 255 at all, but many dark pixels with 0 in some bands: these are data.)
+"""
+
+import math
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from biomassters.errors import StoreError
+from biomassters.statistics.figures import Figures, Normalisation, Statistics, TargetFigures
+from biomassters.store.bands import BANDS, CLP, CLP_NODATA, N_S1, N_S2, S1_STORED_SCALE_DB
+from biomassters.store.chips import Chip, ChipStore
+
+PERCENTILES: Final = (0.1, 1.0, 2.0, 50.0, 98.0, 99.0, 99.9)
+TARGET: Final = "AGBM"
+AGBM_STEP: Final = 0.01
+"""The target is counted in steps of this many t/ha; only its percentiles are rounded to them."""
+
+PUBLISHED_MINIMUM: Final = (-25.0, -62.0, -25.0, -60.0, *[0.0] * N_S2)
+PUBLISHED_MAXIMUM: Final = (
+    *(29.0, 28.0, 30.0, 22.0),
+    *(19616.0, 18400.0, 17536.0, 17097.0, 16928.0, 16768.0),
+    *(16593.0, 16492.0, 15401.0, 15226.0, 255.0),
+)
+"""Source: the winner's normalisation constants, in the order of `BANDS`."""
+
+_N_VALUES: Final = 2**16
+_N_AGBM: Final = 2**18  # to 2,621 t/ha; what is above counts as that
+_HISTOGRAM_BINS: Final = 64
+
+
+class Histogram(NamedTuple):
+    """How often each value occurs.
+
+    Attributes:
+        values: (n,) float64, rising.
+        counts: (n,) int64.
+        nodata: Pixels that have no value.
+    """
+
+    values: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    nodata: int
+
+    def summarise(self) -> Figures:
+        """Return the figures of the values."""
+        pixels = int(self.counts.sum())
+        share = self.nodata / max(pixels + self.nodata, 1)
+        if not pixels:
+            return Figures(
+                pixels=0,
+                nodata_share=share,
+                minimum=None,
+                maximum=None,
+                mean=None,
+                standard_deviation=None,
+                percentiles={},
+            )
+        occurring = self.values[self.counts > 0]
+        mean = math.fsum(self.values * self.counts) / pixels
+        variance = math.fsum((self.values - mean) ** 2 * self.counts) / pixels
+        return Figures(
+            pixels=pixels,
+            nodata_share=share,
+            minimum=float(occurring[0]),
+            maximum=float(occurring[-1]),
+            mean=mean,
+            standard_deviation=math.sqrt(variance),
+            percentiles={f"{q:g}": self.percentile(q) for q in PERCENTILES},
+        )
+
+    def percentile(self, q: float) -> float:
+        """Return the q-th percentile, 0...100; equals numpy's of all values."""
+        cumulative = np.cumsum(self.counts)
+        rank = q / 100 * (int(cumulative[-1]) - 1)
+        below, above = np.searchsorted(cumulative, [math.floor(rank), math.ceil(rank)], "right")
+        low, high = float(self.values[below]), float(self.values[above])
+        return low + (high - low) * (rank - math.floor(rank))
+
+    def share_by_bin(self) -> list[tuple[float, float]]:
+        """Return centre and share of equal bins from the 0.1st to the 99.9th percentile.
+
+        What lies beyond counts in the first and the last bin, so that the shares add to 1.
+        """
+        if not self.counts.any():
+            return []
+        low, high = self.percentile(0.1), self.percentile(99.9)
+        width = (high - low) / _HISTOGRAM_BINS or 1.0
+        bins = np.clip((self.values - low) // width, 0, _HISTOGRAM_BINS - 1).astype(int)
+        counts = np.bincount(bins, self.counts, minlength=_HISTOGRAM_BINS)
+        centres = low + (np.arange(_HISTOGRAM_BINS) + 0.5) * width
+        return list(zip(centres.tolist(), (counts / counts.sum()).tolist(), strict=True))
+
+
+class Counts:
+    """How often each stored value occurs, chip by chip.
+
+    Attributes:
+        s1: (4, 65536); the stored value -32768 is at 0.
+        s2: (11, 65536).
+        agbm: In steps of `AGBM_STEP`.
+        agbm_sums: Of each chip: pixels with a target, their sum and their sum of squares.
+        agbm_range: Least and greatest target.
+        agbm_nodata: Pixels without a target.
+        pixels: Pixels a band, with and without data.
+    """
+
+    def __init__(self) -> None:
+        self.s1 = np.zeros((N_S1, _N_VALUES), np.int64)
+        self.s2 = np.zeros((N_S2, _N_VALUES), np.int64)
+        self.agbm = np.zeros(_N_AGBM, np.int64)
+        self.agbm_sums: list[tuple[int, float, float]] = []
+        self.agbm_range = (math.inf, -math.inf)
+        self.agbm_nodata = 0
+        self.pixels = 0
+
+    def add(self, chip: Chip) -> None:
+        """Count the pixels of a chip."""
+        self.pixels += chip.s1[:, 0].size
+        # Flipping the sign bit makes the order of int16 that of uint16.
+        shifted = chip.s1.view(np.uint16) ^ np.uint16(0x8000)
+        for band in range(N_S1):
+            self.s1[band] += np.bincount(shifted[:, band].ravel(), minlength=_N_VALUES)
+        self.s1[:, 0] = 0
+        s2 = chip.s2[chip.s2_present]
+        without_clp = s2[:, CLP] == CLP_NODATA
+        n_blank = int((without_clp & ~s2[:, :CLP].any(axis=1)).sum()) if without_clp.any() else 0
+        for band in range(N_S2):
+            self.s2[band] += np.bincount(s2[:, band].ravel(), minlength=_N_VALUES)
+        self.s2[:CLP, 0] -= n_blank
+        self.s2[CLP, CLP_NODATA] = 0
+        if chip.agbm is not None:
+            self._add_target(chip.agbm)
+
+    def _add_target(self, agbm: NDArray[np.float32]) -> None:
+        known = agbm[~np.isnan(agbm)].astype(np.float64)
+        self.agbm_nodata += agbm.size - known.size
+        if not known.size:
+            return
+        steps = np.clip(np.rint(known / AGBM_STEP), 0, _N_AGBM - 1).astype(np.int64)
+        self.agbm += np.bincount(steps, minlength=_N_AGBM)
+        self.agbm_sums.append((known.size, math.fsum(known), math.fsum(known**2)))
+        low, high = self.agbm_range
+        self.agbm_range = (min(low, float(known.min())), max(high, float(known.max())))
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Return the histogram of each band, and of the target as `AGBM`."""
+        stored = np.arange(_N_VALUES, dtype=np.float64)
+        # Divided by 100, not times 0.01, which would give 6.140000000000001.
+        db = (stored + np.iinfo(np.int16).min) / round(1 / S1_STORED_SCALE_DB)
+        bands = [(db, counts) for counts in self.s1] + [(stored, counts) for counts in self.s2]
+        histograms = {
+            name: Histogram(values, counts, self.pixels - int(counts.sum()))
+            for name, (values, counts) in zip(BANDS, bands, strict=True)
+        }
+        agbm = np.arange(_N_AGBM, dtype=np.float64) / round(1 / AGBM_STEP)
+        histograms[TARGET] = Histogram(agbm, self.agbm, self.agbm_nodata)
+        return histograms
+
+    def summarise_target(self) -> TargetFigures:
+        """Return the figures of the target.
+
+        Raises:
+            StoreError: There is none.
+        """
+        if not self.agbm_sums:
+            raise StoreError("expected targets of the train chips, got none; add their catalogue")
+        pixels = sum(count for count, _, _ in self.agbm_sums)
+        mean = math.fsum(total for _, total, _ in self.agbm_sums) / pixels
+        mean_square = math.fsum(squares for _, _, squares in self.agbm_sums) / pixels
+        rounded = self.histograms()[TARGET].summarise()
+        return TargetFigures(
+            pixels=pixels,
+            nodata_share=rounded.nodata_share,
+            minimum=self.agbm_range[0],
+            maximum=self.agbm_range[1],
+            mean=mean,
+            standard_deviation=math.sqrt(max(mean_square - mean**2, 0.0)),
+            percentiles=rounded.percentiles,
+        )
+
+
+def count_pixels(store: ChipStore) -> Counts:
+    """Count the pixels of all chips of a store."""
+    counts = Counts()
+    for index in tqdm(range(len(store)), unit="chip", disable=None):
+        counts.add(store.read_chip(index))
+    return counts
+
+
+def summarise_counts(counts: Counts, source: Literal["computed", "published"]) -> Statistics:
+    """Turn counts into statistics.
+
+    Args:
+        counts: Of all train chips.
+        source: Where the normalisation comes from; the other figures are computed always.
+
+    Raises:
+        StoreError: There is no target, or a band without two different values, by which no input
+            can be scaled.
+    """
+    histograms = counts.histograms()
+    bands = {band: histograms[band].summarise() for band in BANDS}
+    normalisation = (
+        _compute_normalisation(bands) if source == "computed" else publish_normalisation()
+    )
+    return Statistics(normalisation=normalisation, target=counts.summarise_target(), bands=bands)
+
+
+def _compute_normalisation(bands: dict[str, Figures]) -> Normalisation:
+    for band, figures in bands.items():
+        if not figures.standard_deviation:
+            raise StoreError(
+                f"expected different values of {band} in the train chips, got"
+                f" {figures.minimum} in {figures.pixels} pixels with data;"
+                " add chips, or set statistics.source to published"
+            )
+    return Normalisation(
+        source="computed",
+        bands=BANDS,
+        **{
+            name: tuple(getattr(figures, name) for figures in bands.values())
+            for name in ("minimum", "maximum", "mean", "standard_deviation")
+        },
+        p1=tuple(figures.percentiles["1"] for figures in bands.values()),
+        p99=tuple(figures.percentiles["99"] for figures in bands.values()),
+    )
+
+
+def publish_normalisation() -> Normalisation:
+    """Return the constants that the winner published, of minimum and maximum alone."""
+    return Normalisation(
+        source="published",
+        bands=BANDS,
+        minimum=PUBLISHED_MINIMUM,
+        maximum=PUBLISHED_MAXIMUM,
+        mean=None,
+        standard_deviation=None,
+        p1=None,
+        p99=None,
+    )

@@ -1,0 +1,123 @@
+"""The statistics of the train chips, as training reads them from statistics.json.
+
+Knows what the file says; knows nothing of how it is computed and of how a model uses it.
+"""
+
+from operator import lt
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError, model_validator
+
+from biomassters.errors import StoreError
+from biomassters.params.section import Section
+from biomassters.store.bands import BANDS, N_BANDS
+
+PerBand = tuple[float, ...]
+
+
+class Normalisation(Section):
+    """What inputs are scaled by, in the order of `bands`.
+
+    Attributes:
+        source: `computed` from the train chips, or `published` by the winner.
+        bands: Names of the bands.
+        minimum: dB, DN or percent, as is all that follows.
+        maximum: Greater than the minimum.
+        mean: None where published, as is all that follows.
+        standard_deviation: Greater than 0.
+        p1: 1st percentile.
+        p99: 99th percentile.
+    """
+
+    source: Literal["computed", "published"]
+    bands: tuple[str, ...]
+    minimum: PerBand
+    maximum: PerBand
+    mean: PerBand | None
+    standard_deviation: PerBand | None
+    p1: PerBand | None
+    p99: PerBand | None
+
+    @model_validator(mode="after")
+    def _check_bands(self) -> "Normalisation":
+        if self.bands != BANDS:
+            raise ValueError(f"expected the bands {', '.join(BANDS)}, got {', '.join(self.bands)}")
+        for name in ("minimum", "maximum", "mean", "standard_deviation", "p1", "p99"):
+            values = getattr(self, name)
+            if values is not None and len(values) != N_BANDS:
+                raise ValueError(f"expected {N_BANDS} numbers in {name}, got {len(values)}")
+        if not all(map(lt, self.minimum, self.maximum)):
+            raise ValueError("expected each minimum below its maximum")
+        return self
+
+
+class Figures(Section):
+    """A summary of pixels.
+
+    Attributes:
+        pixels: Pixels with data; all figures are about them.
+        nodata_share: Share of all other pixels, 0...1; absent months count.
+        minimum: The least value; None, as all that follows, where no pixel has data.
+        maximum: The greatest value.
+        mean: Their mean.
+        standard_deviation: About the mean, divided by the number of pixels.
+        percentiles: By percentage, interpolated linearly as numpy does.
+    """
+
+    pixels: int
+    nodata_share: float
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    standard_deviation: float | None
+    percentiles: dict[str, float]
+
+
+class TargetFigures(Figures):
+    """A summary of the target's pixels, t/ha; there is at least one."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    standard_deviation: float
+
+
+class Statistics(Section):
+    """All of statistics.json."""
+
+    normalisation: Normalisation
+    target: TargetFigures
+    bands: dict[str, Figures]
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read what `write_statistics` wrote.
+
+    Raises:
+        StoreError: The file is absent or malformed.
+    """
+    try:
+        return Statistics.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(
+            f"expected the statistics {path}, got no such file; run `dvc repro` or `dvc pull`"
+        ) from None
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"expected the statistics of the train chips, got {_describe(error)}, at {path};"
+            f" delete {path} and run `dvc repro`"
+        ) from None
+
+
+def write_statistics(path: Path, statistics: Statistics) -> None:
+    """Write statistics.json."""
+    path.write_text(statistics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _describe(error: ValidationError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return str(error)
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key}: {first['msg']}" if key else first["msg"]

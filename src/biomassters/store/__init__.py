@@ -1,0 +1,1 @@
+"""The chip store: its bands, its files, its chips, and how these are cleaned when read."""

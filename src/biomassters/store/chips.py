@@ -1,0 +1,318 @@
+"""The chips of a split, as training and prediction read them: one Zarr v3 store, one chunk a chip.
+
+Knows what the store's arrays mean; knows nothing of files, sources and of how it is packed.
+`xarray.open_zarr` opens it too, with backscatter in dB.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biomassters.errors import StoreError
+from biomassters.store.bands import (
+    MONTHS,
+    N_MONTHS,
+    N_S1,
+    N_S2,
+    PIXEL_SIZE_M,
+    S1_BANDS,
+    S1_STORED_NODATA,
+    S1_STORED_SCALE_DB,
+    S2_BANDS,
+    SWIR_BANDS,
+)
+from biomassters.store.georeference import NOWHERE, Georeference
+from biomassters.store.zarr_files import ArrayLayout, chunk_file, read_array, read_chunk, read_group
+
+FORMAT_VERSION: Final = 2
+
+S1: Final = ArrayLayout(
+    "s1",
+    "int16",
+    ("chip", "month", "s1_band", "y", "x"),
+    {
+        "long_name": "Sentinel-1 backscatter",
+        "units": "dB",
+        "scale_factor": S1_STORED_SCALE_DB,
+        "_FillValue": S1_STORED_NODATA,
+    },
+)
+S2: Final = ArrayLayout(
+    "s2",
+    "uint16",
+    ("chip", "month", "s2_band", "y", "x"),
+    {"long_name": "Sentinel-2 reflectance (10,000 = 1), cloud probability; 0 in absent months"},
+)
+AGBM: Final = ArrayLayout(
+    "agbm",
+    "float32",
+    ("chip", "y", "x"),
+    {"long_name": "above-ground biomass", "units": "t ha-1"},
+)
+
+CHIP_ID: Final = ArrayLayout("chip_id", "string", ("chip",))
+FINGERPRINT: Final = ArrayLayout(
+    "fingerprint", "string", ("chip",), {"long_name": "hash of what the chip was made from"}
+)
+CONTENT: Final = ArrayLayout(
+    "content", "string", ("chip",), {"long_name": "SHA-256 of the chip's arrays and place"}
+)
+S2_PRESENT: Final = ArrayLayout(
+    "s2_present", "bool", ("chip", "month"), {"long_name": "the month has a Sentinel-2 file"}
+)
+AGBM_MEAN: Final = ArrayLayout(
+    "agbm_mean",
+    "float64",
+    ("chip",),
+    {"long_name": "mean above-ground biomass", "units": "t ha-1"},
+)
+CRS: Final = ArrayLayout(
+    "crs",
+    "string",
+    ("chip",),
+    {"long_name": "coordinate reference system, EPSG number or WKT; empty = unknown"},
+)
+TRANSFORM: Final = ArrayLayout(
+    "transform",
+    "float64",
+    ("chip", "coefficient"),
+    {
+        "long_name": "affine map from pixels to the crs; NaN = unknown",
+        "formula": "x = a * column + b * row + c, y = d * column + e * row + f",
+    },
+)
+AUDIT_FACTS: Final = tuple(
+    ArrayLayout(name, dtype, ("chip", *dimensions), {"long_name": text, **units})
+    for name, dtype, dimensions, text, units in (
+        ("s1_nodata", "int32", ("month", "s1_band"), "nodata pixels", {}),
+        ("s1_zero", "int32", ("month", "s1_band"), "pixels of 0.00 dB", {}),
+        ("s1_outside", "int32", ("month", "s1_band"), "pixels outside the physical range", {}),
+        ("s2_nodata", "int32", ("month",), "pixels without cloud probability", {}),
+        ("s2_cloudy", "int32", ("month",), "pixels of a cloud probability over 50 %", {}),
+        ("s2_zero", "int32", ("month",), "pixels of reflectance 0 in all bands", {}),
+        (
+            *("s2_block", "int32", ("month", "swir_band")),
+            *("pixels of the largest region of one value; 0 if none is over 3 % of the chip", {}),
+        ),
+        ("agbm_min", "float64", (), "least above-ground biomass", {"units": "t ha-1"}),
+        ("agbm_max", "float64", (), "greatest above-ground biomass", {"units": "t ha-1"}),
+        ("agbm_nodata", "int32", (), "pixels without above-ground biomass", {}),
+        ("agbm_negative", "int32", (), "pixels of above-ground biomass below 0", {}),
+        ("agbm_extreme", "int32", (), "pixels of above-ground biomass of 400 t ha-1 or more", {}),
+    )
+)
+"""What `audit_facts` counts; 0 in absent months of S2."""
+
+FACTS: Final = (
+    *(CHIP_ID, FINGERPRINT, CONTENT, S2_PRESENT, AGBM_MEAN, CRS, TRANSFORM),
+    *AUDIT_FACTS,
+)
+"""What is known of each chip without reading its pixels."""
+
+LABELS: Final = (
+    (ArrayLayout("month", "string", ("month",)), MONTHS),
+    (ArrayLayout("s1_band", "string", ("s1_band",)), S1_BANDS),
+    (ArrayLayout("s2_band", "string", ("s2_band",)), S2_BANDS),
+    (ArrayLayout("swir_band", "string", ("swir_band",)), SWIR_BANDS),
+    (ArrayLayout("coefficient", "string", ("coefficient",)), tuple("abcdef")),
+)
+
+ROOT_ATTRIBUTES: Final = {
+    "title": "BioMassters chips",
+    "format_version": FORMAT_VERSION,
+    "pixel_size_m": PIXEL_SIZE_M,
+    # CF: these describe the chips and are no images themselves.
+    "coordinates": " ".join(layout.name for layout in FACTS if layout is not S2_PRESENT),
+}
+
+
+class Chip(NamedTuple):
+    """One chip as stored.
+
+    Attributes:
+        chip_id: Its name.
+        s1: Backscatter, (12, 4, H, W), int16, 0.01 dB; `bands.S1_STORED_NODATA` = nodata.
+        s2: Reflectance and cloud probability, (12, 11, H, W), uint16; 0 in absent months.
+        s2_present: (12,) bool; False = absent month.
+        agbm: AGBM, (H, W), float32, t/ha, NaN = no target; None = the split has no targets.
+        georeference: Where it lies.
+    """
+
+    chip_id: str
+    s1: NDArray[np.int16]
+    s2: NDArray[np.uint16]
+    s2_present: NDArray[np.bool_]
+    agbm: NDArray[np.float32] | None
+    georeference: Georeference = NOWHERE
+
+
+ChipArrays: TypeAlias = tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.float32]]
+"""`s1`, `s2` and `agbm` of a chip."""
+
+Clean: TypeAlias = Callable[[Chip], Chip]
+
+
+class ChipStore:
+    """A store, opened: small facts in memory, pixels read on demand.
+
+    It holds no open file, so it may be pickled (if `clean` may), and used after a fork and from any
+    thread.
+
+    Attributes:
+        path: Where it lies.
+        clean: What is done to each chip that is read; None = nothing.
+        chip_size: Side of a chip, pixels.
+        has_targets: Whether any chip has one.
+        content_id: SHA-256 over all that is stored; equal stores have equal ones.
+        chip_ids: Names, in the order of the index.
+        s2_present: (n, 12) bool.
+        agbm_mean: Mean AGBM of each chip, (n,), float64, t/ha; NaN = no target.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        attributes: dict[str, Any],
+        facts: dict[str, NDArray[Any]],
+        *,
+        clean: Clean | None = None,
+    ) -> None:
+        self.path = path
+        self.clean = clean
+        self.chip_size = int(attributes["chip_size"])
+        self.has_targets = bool(attributes["has_targets"])
+        self.content_id = str(attributes["content_id"])
+        self.chip_ids: list[str] = list(facts["chip_id"])
+        self.s2_present: NDArray[np.bool_] = facts["s2_present"]
+        self.agbm_mean: NDArray[np.float64] = facts["agbm_mean"]
+        self._crs: NDArray[Any] = facts["crs"]
+        self._transform: NDArray[np.float64] = facts["transform"]
+
+    @classmethod
+    def open(cls, path: Path, *, clean: Clean | None = None) -> "ChipStore":
+        """Open a store.
+
+        Args:
+            path: Where it lies.
+            clean: What is done to each chip that is read, such as `cleaning.clean_chip` with a
+                name; it leaves chip_id, s2_present and agbm alone.
+
+        Raises:
+            StoreError: It is absent, incomplete or of another format.
+        """
+        return cls(path, read_attributes(path), read_facts(path), clean=clean)
+
+    def __len__(self) -> int:
+        return len(self.chip_ids)
+
+    def read_chip(self, index: int, into: ChipArrays | None = None) -> Chip:
+        """Read the chip at `index`, and clean it.
+
+        Args:
+            index: Its position.
+            into: Contiguous arrays that the stored pixels are read into; None = new ones. The
+                chip's arrays are these but where cleaning made others.
+
+        Raises:
+            StoreError: Its data are missing or damaged.
+        """
+        s1, s2, agbm = into or self.make_arrays()
+        self._read(S1, index, s1)
+        self._read(S2, index, s2)
+        if self.has_targets:
+            self._read(AGBM, index, agbm)
+        chip = Chip(
+            self.chip_ids[index],
+            s1,
+            s2,
+            self.s2_present[index],
+            agbm if self.has_targets else None,
+            self.georeference(index),
+        )
+        return chip if self.clean is None else self.clean(chip)
+
+    def make_arrays(self) -> ChipArrays:
+        """Return arrays that hold a chip's pixels, of whatever value."""
+        side = (self.chip_size, self.chip_size)
+        return (
+            np.empty((N_MONTHS, N_S1, *side), np.int16),
+            np.empty((N_MONTHS, N_S2, *side), np.uint16),
+            np.empty(side, np.float32),
+        )
+
+    def georeference(self, index: int) -> Georeference:
+        """Return where the chip at `index` lies, as its files said; NOWHERE if they did not."""
+        known = not np.isnan(self._transform[index]).any()
+        transform = tuple(self._transform[index].tolist()) if known else NOWHERE.transform
+        return Georeference(str(self._crs[index]), transform)
+
+    def read_target(self, index: int) -> NDArray[np.float32]:
+        """Read the AGBM of the chip at `index`, (H, W), t/ha, NaN = no target.
+
+        Raises:
+            StoreError: The split has no targets, or the data are missing or damaged.
+        """
+        if not self.has_targets:
+            raise StoreError(
+                f"expected targets, got a split without, at {self.path};"
+                " add a catalogue of its targets (README: real data)"
+            )
+        agbm = np.empty((self.chip_size, self.chip_size), np.float32)
+        self._read(AGBM, index, agbm)
+        return agbm
+
+    def _read(self, layout: ArrayLayout, index: int, array: NDArray[Any]) -> None:
+        path = chunk_file(self.path, layout, range(len(self))[index])
+        try:
+            read_chunk(path, array)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"expected {layout.name} of chip {self.chip_ids[index]}, got {error}, at {path};"
+                f" {_remedy(self.path)}"
+            ) from None
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Return a store's root attributes.
+
+    Raises:
+        StoreError: It is absent, incomplete or of another format.
+    """
+    try:
+        attributes = read_group(path)
+    except FileNotFoundError:
+        raise StoreError(
+            f"expected a chip store, got none, at {path}; run `dvc repro` or `dvc pull`"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"expected a chip store, got {error!r}, at {path}; {_remedy(path)}"
+        ) from None
+    version = attributes.get("format_version")
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"expected a chip store of format {FORMAT_VERSION}, got {version!r}, at {path};"
+            f" {_remedy(path)}"
+        )
+    return attributes
+
+
+def read_facts(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of `FACTS` by name.
+
+    Raises:
+        StoreError: They are missing or damaged.
+    """
+    try:
+        return {layout.name: read_array(path, layout) for layout in FACTS}
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(
+            f"expected a chip store, got {error!r}, at {path}; {_remedy(path)}"
+        ) from None
+
+
+def _remedy(path: Path) -> str:
+    return f"delete {path} and run `dvc repro` (or `dvc pull`)"

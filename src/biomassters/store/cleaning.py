@@ -1,0 +1,158 @@
+"""What is done to a chip's values when it is read: the rules of the competition's three winners.
+
+Knows the rules; knows nothing of stores, which keep every value as its file has it. S1 nodata is
+`bands.S1_STORED_NODATA`; a pixel of S2 is nodata where its cloud probability is 255 and all ten
+bands are 0.
+
+- `none`: as stored.
+- `winner`: a missing cloud probability (255) becomes 254, the greatest that is no nodata. He
+  divides by 255 whatever the file holds, so that such a pixel is 1, the worst cloud, while nodata
+  is 0 to our models (see `normalisation`): 254 makes it 0.996. All else that he does to the values
+  is in the normalisation, or the same: without a cloud probability of 255 this equals `none`.
+- `second`: backscatter is clipped, and a cloud probability over 100 is 0. Nodata stays nodata
+  (he clips -9999 too, to the least backscatter, and has 0 for a pixel without any S2).
+- `third`: nodata are backscatter of 0 dB; of S2 regions of one value of B12 over 3 % of a chip,
+  and clouds: a probability over 50 %, by which small groups of pixels are spared and large ones
+  grow by some pixels. (He then drops the cloud probability, and takes medians over seasons.)
+
+Laws: cleaning twice is cleaning once; absent months, targets and the place stay as they are.
+
+Source: drivendataorg/the-biomassters, 1st-place/src/dataset.py, 2nd-place/libs/process/clean.py
+and 3rd-place/utils.py (preprocess_s1, preprocess_s2).
+"""
+
+from functools import reduce
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biomassters.params.cleaning import CleaningName
+from biomassters.store.bands import (
+    CLP,
+    CLP_NODATA,
+    N_S2,
+    S1_STORED_NODATA,
+    S1_STORED_SCALE_DB,
+    S2_BANDS,
+)
+from biomassters.store.chips import Chip
+from biomassters.store.constant_blocks import find_constant_blocks
+
+CLP_WORST: Final = CLP_NODATA - 1
+
+SECOND_S1_RANGE_DB: Final = ((-25, 30), (-63, 29), (-25, 32), (-70, 23))
+SECOND_CLP_MAX: Final = 100
+
+THIRD_CLP_MAX: Final = 50
+THIRD_CORE: Final = range(-1, 2)
+"""A cloud's core has clouds all around it, in 3 x 3 pixels; what has no core is spared."""
+THIRD_GROWTH: Final = range(-2, 4)
+"""A pixel is cloudy that has a core so many rows and columns on: a core becomes 6 x 6 pixels."""
+
+_B12: Final = S2_BANDS.index("B12")
+_BLANK: Final = np.where(np.arange(N_S2) == CLP, CLP_NODATA, 0).astype(np.uint16)[:, None, None]
+
+Mask = NDArray[np.bool_]
+
+
+def clean_chip(chip: Chip, name: CleaningName) -> Chip:
+    """Return a chip with one of the rules applied; its own arrays are not modified.
+
+    Args:
+        chip: As stored.
+        name: The rule.
+    """
+    if name == "winner":
+        return _clean_as_winner(chip)
+    if name == "second":
+        return _clean_as_second(chip)
+    if name == "third":
+        return _clean_as_third(chip)
+    return chip
+
+
+def _clean_as_winner(chip: Chip) -> Chip:
+    return _set_clouds(chip, chip.s2[:, CLP] == CLP_NODATA, CLP_WORST)
+
+
+def _clean_as_second(chip: Chip) -> Chip:
+    low, high = (
+        np.array([round(db / S1_STORED_SCALE_DB) for db in ends], np.int16)[:, None, None]
+        for ends in zip(*SECOND_S1_RANGE_DB, strict=True)
+    )
+    s1 = np.clip(chip.s1, low, high)
+    np.copyto(s1, S1_STORED_NODATA, where=chip.s1 == S1_STORED_NODATA)
+    wrong = chip.s2[:, CLP] > SECOND_CLP_MAX
+    return _set_clouds(chip._replace(s1=s1), wrong & ~_find_nodata(chip), 0)
+
+
+def _set_clouds(chip: Chip, where: Mask, value: int) -> Chip:
+    """Set the cloud probability of pixels, (12, H, W), but in absent months."""
+    where = where & chip.s2_present[:, None, None]
+    if not where.any():
+        return chip
+    s2 = chip.s2.copy()
+    np.copyto(s2[:, CLP], value, where=where)
+    return chip._replace(s2=s2)
+
+
+def _clean_as_third(chip: Chip) -> Chip:
+    s1, s2 = chip.s1.copy(), chip.s2.copy()
+    np.copyto(s1, S1_STORED_NODATA, where=chip.s1 == 0)
+    nodata = _find_nodata(chip)
+    present = chip.s2_present[:, None, None]
+    known = present & ~nodata  # nodata counts as no cloud, or cleaning again would let it grow
+    blocks = np.zeros_like(nodata)
+    for month in np.flatnonzero(known.any(axis=(1, 2))):
+        blocks[month] = find_constant_blocks(chip.s2[month, _B12], where=known[month])
+    clouds = _open_clouds(known & ((chip.s2[:, CLP] > THIRD_CLP_MAX) | blocks))
+    np.copyto(s2, _BLANK, where=(present & (blocks | clouds))[:, None])
+    return chip._replace(s1=s1, s2=s2)
+
+
+def _find_nodata(chip: Chip) -> Mask:
+    """Find the pixels without any S2, (12, H, W); also false in absent months, which hold 0."""
+    nodata: Mask = chip.s2[:, CLP] == CLP_NODATA
+    if nodata.any():
+        nodata &= ~chip.s2[:, :CLP].any(axis=1)
+    return nodata
+
+
+def _open_clouds(clouds: Mask) -> Mask:
+    """Spare small clouds and let large ones grow, in images (12, H, W).
+
+    Beyond the edges all is cloudy to a core, and nothing to a cloud that grows.
+    """
+    cores = _combine_along_axes(clouds, THIRD_CORE, np.logical_and, beyond=True)
+    return _fill_holes(_combine_along_axes(cores, THIRD_GROWTH, np.logical_or, beyond=False))
+
+
+def _combine_along_axes(mask: Mask, reach: range, combine: np.ufunc, *, beyond: bool) -> Mask:
+    """Combine each pixel with those that lie `reach` rows and columns on."""
+    for axis in (1, 2):
+        margins = [(0, 0)] * 3
+        margins[axis] = (-reach.start, reach.stop - 1)
+        padded = np.moveaxis(np.pad(mask, margins, constant_values=beyond), axis, 0)
+        length = mask.shape[axis]
+        shifted = [padded[first : first + length] for first in range(len(reach))]
+        mask = np.moveaxis(reduce(combine, shifted), 0, axis)
+    return mask
+
+
+def _fill_holes(mask: Mask) -> Mask:
+    """Fill holes of one or two pixels, beside or above each other."""
+    holes = ~mask
+    neighbours = _count_neighbours(holes)
+    ends = holes & (neighbours == 1)
+    pairs = ends & (_count_neighbours(ends) == 1)
+    filled: Mask = mask | (holes & (neighbours == 0)) | pairs
+    return filled
+
+
+def _count_neighbours(mask: Mask) -> NDArray[np.uint8]:
+    """Count how many of each pixel's four neighbours are true."""
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1))).view(np.uint8)
+    rows, columns = padded[:, :, 1:-1], padded[:, 1:-1]
+    count: NDArray[np.uint8] = rows[:, :-2] + rows[:, 2:] + columns[:, :, :-2] + columns[:, :, 2:]
+    return count

@@ -1,0 +1,296 @@
+"""The epoch loop: train, validate, record, checkpoint; killed at any moment, it goes on.
+
+Knows how a step is put together from micro-batches; what processes share is in `replicas`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from biomassters.batches.distributed import ALONE, Processes
+from biomassters.batches.order import EpochOrder
+from biomassters.batches.reading import Batch, open_batches, prefetch
+from biomassters.errors import TrainingError
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.kept_months import merge_ignored
+from biomassters.model.precision import autocast
+from biomassters.params.recipe import AugmentationParams, OptimisationParams
+from biomassters.store.chips import ChipStore
+from biomassters.training.augmentation import augment
+from biomassters.training.checkpoint import Checkpoints
+from biomassters.training.loss_watch import LossWatch, StepLosses
+from biomassters.training.losses import chip_losses
+from biomassters.training.optimizer import build_optimizer, scale_gradients, set_lr
+from biomassters.training.recorder import Recorder
+from biomassters.training.replicas import Replica
+from biomassters.training.schedule import Schedule
+from biomassters.training.selection import Keeper
+from biomassters.training.weight_averages import MovingAverage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        schedule: Epochs and learning rate.
+        seed: Of the order of the chips and of their augmentation.
+        optimisation: Batch size, optimizer and loss.
+        augmentation: Random changes of the chips.
+        validation_every: Epochs between two validations; the last epoch always has one.
+    """
+
+    schedule: Schedule
+    seed: int
+    optimisation: OptimisationParams
+    augmentation: AugmentationParams
+    validation_every: int = 1
+
+
+class Trainer:
+    """Trains a model in place, alone or together with other processes.
+
+    On a CPU, the result of a training that was killed and repeated is byte-identical to that of
+    one that was not: all that is random is drawn from (seed, epoch, chip), and what a backbone
+    drops from (seed, epoch, step, micro-batch).
+    """
+
+    def __init__(
+        self,
+        *,
+        model: BiomassModel,
+        store: ChipStore,
+        indices: list[int],
+        recipe: Recipe,
+        keeper: Keeper,
+        validate: Callable[[BiomassModel], Mapping[str, float]] | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        """Prepare a training.
+
+        Args:
+            model: On the device where it will train; the same in all processes.
+            store: The chips.
+            indices: Positions of the training chips in the store.
+            recipe: How to train.
+            keeper: Sees the model after each epoch; holds what the training hands over.
+            validate: Scores a model by metric, equally in all processes; None = no validation.
+            processes: That train together.
+
+        Raises:
+            ParamsError: They cannot share a batch evenly.
+        """
+        self.model = model
+        self.recipe = recipe
+        self.keeper = keeper
+        self.validate = validate
+        self.processes = processes
+        self.chip_ids = store.chip_ids
+        self.device = next(model.parameters()).device
+        optimisation = recipe.optimisation
+        self.order = EpochOrder(
+            indices,
+            batch_size=optimisation.batch_size,
+            micro_batch_size=optimisation.micro_batch_size,
+            seed=recipe.seed,
+            rank=processes.rank,
+            size=processes.size,
+        )
+        self.batches = open_batches(store, self.order)
+        self.optimizer = build_optimizer(model, recipe.schedule.lr, optimisation.weight_decay)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=optimisation.precision == "fp16"
+        )
+        self.replica = Replica(model, processes, self.order)
+        self.average: MovingAverage | None = None
+        if optimisation.ema_decay > 0:
+            self.average = MovingAverage(model, optimisation.ema_decay)
+        self._is_frozen: bool | None = None  # the encoder; None before the first epoch
+        self.value_range = model.scale_target(torch.tensor(optimisation.max_target)).item()
+        if optimisation.compile:
+            model.compile_network()
+
+    def fit(self, checkpoints: Checkpoints, curves: Path) -> None:
+        """Train, from the newest checkpoint if there is one.
+
+        Afterwards the model has the weights that were validated last: the moving average, if there
+        is one.
+
+        Args:
+            checkpoints: Where to go on from, and where to save after each epoch.
+            curves: The folder of the recorded curves.
+
+        Raises:
+            TrainingError: A loss or a weight is not finite; the checkpoint of the epoch before
+                stays.
+        """
+        state = checkpoints.load()
+        first_epoch = 0 if state is None else self._restore(state)
+        recorder = None
+        if self.processes.is_first:
+            recorder = Recorder(curves, None if state is None else state["curves"])
+        del state  # as large as the model
+        with self._show_progress(first_epoch) as bar:
+            for epoch in range(first_epoch, self.recipe.schedule.phase.epochs):
+                values = self._train_epoch(epoch, bar)
+                with self._averaged_weights():
+                    values |= self._validate_epoch(epoch)
+                    self.keeper.update(epoch, self.model, values)
+                if recorder is not None:
+                    recorder.record_epoch(values)
+                    checkpoints.save(self._state(epoch) | {"curves": recorder.copy_files()})
+        if self.average is not None:
+            self.average.swap()
+
+    def _train_epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, float]:
+        self.order.epoch = epoch
+        self._freeze_encoder(epoch)
+        self.model.train()
+        started = time.perf_counter()
+        watch = LossWatch(self.processes, self.chip_ids, epoch)
+        batches = iter(prefetch(self.batches, self.device))
+        for step in range(self.order.steps):
+            lr = self.recipe.schedule.learning_rate(epoch + step / self.order.steps)
+            set_lr(self.optimizer, lr)
+            watch.add(self._take_step(batches, epoch, step))
+            bar.update()
+        loss = watch.finish()
+        self._refuse_non_finite_weights(epoch)
+        seconds = time.perf_counter() - started
+        return {
+            "train/loss": loss,
+            "train/lr": lr,
+            "train/chips_per_second": self.order.steps * self.order.batch_size / seconds,
+        }
+
+    def _take_step(self, batches: Iterator[Batch], epoch: int, step: int) -> StepLosses:
+        n_micro_batches = self.order.micro_batches_per_step
+        losses: list[Tensor] = []
+        indices: list[int] = []
+        n_chips = torch.zeros((), device=self.device)  # those with a valid pixel
+        self.optimizer.zero_grad(set_to_none=True)
+        self.replica.begin_step()
+        for micro_batch in range(n_micro_batches):
+            batch = next(batches)
+            self._seed_dropout(epoch, step, micro_batch)
+            with self.replica.accumulate(is_last=micro_batch + 1 == n_micro_batches):
+                of_chips, contributes = self._compute_losses(batch, epoch)
+                loss = of_chips.sum() / self.order.batch_size
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(of_chips.detach())
+            indices += batch.chip_index.tolist()
+            n_chips += contributes.sum()
+        self.replica.end_step()
+        here = torch.cat(losses)
+        total = self.processes.add(torch.stack([here.sum(), n_chips]))
+        self._descend(total[1])
+        return StepLosses(total=total, chip_losses=here, chip_indices=indices)
+
+    def _compute_losses(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return each chip's loss and whether it has one, (B,) both."""
+        optimisation = self.recipe.optimisation
+        images = self.model.normalise(batch.s1, batch.s2, batch.s2_present)
+        target = batch.target
+        ignored = self.model.ignore_months(batch.s2_present)
+        if not self.recipe.schedule.is_plain(epoch):
+            samples = [(self.recipe.seed, epoch, index) for index in batch.chip_index.tolist()]
+            images, target, dropped = augment(images, target, self.recipe.augmentation, samples)
+            ignored = merge_ignored(ignored, dropped)
+        with autocast(self.device, optimisation.precision):
+            prediction = self.replica.predict_scaled(images, ignored)
+        valid = target < optimisation.max_target  # False for NaN
+        losses = chip_losses(
+            optimisation.loss,
+            prediction,
+            self.model.scale_target(target),
+            valid,
+            value_range=self.value_range,
+        )
+        return losses, valid.any(dim=2).any(dim=1)
+
+    def _descend(self, n_chips: Tensor) -> None:
+        """Take the optimizer's step by the mean of the losses of chips, `n_chips` in all."""
+        # The gradient is that of Σ losses / batch size, averaged over the processes.
+        n_counted = self.processes.size * self.order.batch_size
+        self.scaler.unscale_(self.optimizer)
+        scale_gradients(
+            self.optimizer, n_counted / n_chips.clamp(min=1), self.recipe.optimisation.clip_norm
+        )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+
+    def _seed_dropout(self, epoch: int, step: int, micro_batch: int) -> None:
+        # Of processes that share a micro-batch, each has a seed of its own.
+        place = self.order.first_micro_batch + micro_batch, self.order.part
+        entropy = np.random.SeedSequence([self.recipe.seed, epoch, step, *place])
+        torch.manual_seed(int(entropy.generate_state(1)[0]))
+
+    def _freeze_encoder(self, epoch: int) -> None:
+        is_frozen = self.recipe.schedule.is_encoder_frozen(epoch)
+        if is_frozen != self._is_frozen:
+            self.model.freeze_encoder(is_frozen)
+            self.replica.connect()
+            self._is_frozen = is_frozen
+
+    def _validate_epoch(self, epoch: int) -> dict[str, float]:
+        is_due = (epoch + 1) % self.recipe.validation_every == 0
+        if self.validate is None or not (is_due or self.recipe.schedule.is_last(epoch)):
+            return {}
+        self.model.eval()
+        return dict(self.validate(self.model))
+
+    def _averaged_weights(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def _refuse_non_finite_weights(self, epoch: int) -> None:
+        # The last step of an epoch can spoil them, which no loss of this epoch would show.
+        for name, tensor in self.model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    f"expected finite weights, got others at {name} after epoch {epoch};"
+                    " lower lr: the checkpoint of the epoch before is kept"
+                )
+
+    def _show_progress(self, first_epoch: int) -> "tqdm[Any]":
+        steps = self.order.steps
+        return tqdm(
+            total=steps * self.recipe.schedule.phase.epochs,
+            initial=steps * first_epoch,
+            unit="step",
+            disable=None if self.processes.is_first else True,
+        )
+
+    def _state(self, epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state(),
+            "keeper": self.keeper.state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> int:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.restore(state["average"])
+        self.keeper.restore(state["keeper"])
+        epochs = self.recipe.schedule.phase.epochs
+        if self.processes.is_first:
+            log.warning("going on after epoch %d of %d", state["epoch"], epochs)
+        return int(state["epoch"]) + 1

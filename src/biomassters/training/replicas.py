@@ -1,0 +1,86 @@
+"""One model on several processes: each computes its chips, and all take the same step.
+
+Law: whatever the number of processes, the gradient and the running statistics after a step are, but
+for rounding, those of one process that computes the step's micro-batches one after another.
+"""
+
+import gc
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from biomassters.batches.distributed import Processes
+from biomassters.batches.order import EpochOrder
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.training.batch_norm import RunningStatistics, synchronise
+
+
+class Replica:
+    """This process's copy of the model that is trained; alone, the model and nothing else."""
+
+    def __init__(self, model: BiomassModel, processes: Processes, order: EpochOrder) -> None:
+        """Prepare a model.
+
+        Args:
+            model: On this process's device; changed where processes share micro-batches.
+            processes: That train together.
+            order: Says how they share a step.
+        """
+        self.model = model
+        self.processes = processes
+        self.order = order
+        self._statistics: RunningStatistics | None = None
+        self._parallel: DistributedDataParallel | None = None
+        if processes.size == 1:
+            return
+        if order.sharers > 1:
+            synchronise(model, processes.divide(processes.size // order.sharers))
+        self._statistics = RunningStatistics(model)
+
+    def connect(self) -> None:
+        """Prepare to add gradients up; again whenever other parameters are to be trained."""
+        if self.processes.size == 1:
+            return
+        self._parallel = None
+        gc.collect()  # the hooks of the connection before end with it, and it is part of a cycle
+        self._parallel = DistributedDataParallel(
+            _ScaledPrediction(self.model), broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+    def predict_scaled(self, images: Tensor, ignored: Tensor | None) -> Tensor:
+        """Return `BiomassModel.predict_scaled`, whose gradients will be those of all processes."""
+        if self._parallel is None:
+            return self.model.predict_scaled(images, ignored)
+        scaled: Tensor = self._parallel(images, ignored)
+        return scaled
+
+    def accumulate(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return the context of a micro-batch; only after the step's last one do processes talk.
+
+        Then the gradient is the mean over the processes.
+        """
+        if is_last or self._parallel is None:
+            return nullcontext()
+        return self._parallel.no_sync()
+
+    def begin_step(self) -> None:
+        """Remember the running statistics."""
+        if self._statistics is not None:
+            self._statistics.remember()
+
+    def end_step(self) -> None:
+        """Let the running statistics be those of all micro-batches."""
+        if self._statistics is not None:
+            self._statistics.combine(self.processes, self.order.micro_batches_per_step)
+
+
+class _ScaledPrediction(nn.Module):
+    """The forward pass that DDP wraps."""
+
+    def __init__(self, model: BiomassModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:
+        return self.model.predict_scaled(images, ignored)

@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from biomassters.commands.summary import summarise
+from biomassters.errors import BiomasstersError
+
+
+def scores(chip_rmse: float, *, r2: float | None = 0.5) -> dict[str, Any]:
+    return {"chip_rmse": chip_rmse, "pooled_rmse": 33.25, "mae": 20.0, "bias": -1.5, "r2": r2}
+
+
+def summarise_evaluation(folder: Path, **sets: Any) -> list[str]:
+    (folder / "evaluation.json").write_text(json.dumps({"unit": "t/ha", **sets}))
+    return summarise(folder).splitlines()
+
+
+def test_both_rmses_are_named_with_their_unit(tmp_path: Path) -> None:
+    model, baseline = scores(30.0), scores(40.0, r2=None)
+    lines = summarise_evaluation(
+        tmp_path, validation={"fold_0": {"model": model, "baseline": baseline}}
+    )
+    assert lines[0].startswith("t/ha")
+    assert lines[0].split()[-7:] == ["chip", "RMSE", "pooled", "RMSE", "MAE", "bias", "R²"]
+    assert lines[1].split()[-5:] == ["30.00", "33.25", "20.00", "-1.50", "0.50"]
+    assert lines[2].split()[-5:] == ["40.00", "33.25", "20.00", "-1.50", "-"]
+
+
+@pytest.mark.parametrize(
+    ("chip_rmse", "text"), [(30.0, "25% below"), (40.0, "0% below"), (50.0, "25% above")]
+)
+def test_improvement_on_the_baseline_is_stated(tmp_path: Path, chip_rmse: float, text: str) -> None:
+    test = {"model": scores(chip_rmse), "baseline": scores(40.0)}
+    lines = summarise_evaluation(tmp_path, test=test, validation={})
+    assert lines[3].strip() == f"the model's chip RMSE is {text} the training mean's"
+
+
+def test_columns_are_aligned(tmp_path: Path) -> None:
+    pair = {"model": scores(30.0), "baseline": scores(40.0)}
+    lines = summarise_evaluation(tmp_path, test=pair, validation={"fold_0": pair, "fold_12": pair})
+    rows = [line for line in lines if line.startswith(("test", "validation", "t/ha"))]
+    assert len(rows) == 7
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_absent_test_set_is_left_out(tmp_path: Path) -> None:
+    pair = {"model": scores(30.0), "baseline": scores(40.0)}
+    lines = summarise_evaluation(tmp_path, validation={"fold_0": pair})
+    assert not any(line.startswith("test") for line in lines)
+    assert lines[1].startswith("validation fold_0, model")
+
+
+def test_absent_evaluation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BiomasstersError, match=r"expected .*evaluation\.json, got none; run `dvc"):
+        summarise(tmp_path)

@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from example_chips import read_real_files
+
+from biomassters.dataset.chip_tiffs import decode_chip_tiff, encode_chip_tiff
+from biomassters.errors import ChipDataError
+from biomassters.store.georeference import NOWHERE
+
+S1 = np.random.default_rng(0).normal(-15, 5, (4, 64, 64)).astype(np.float32)
+S1[2:, 10:20] = -9999
+
+
+def decode_s1(data: bytes, chip_size: int = 64) -> np.ndarray:
+    return decode_chip_tiff(
+        data, n_bands=4, dtype=np.float32, chip_size=chip_size, where="chip_S1_00.tif"
+    ).bands
+
+
+def encode_with_gdal(array: np.ndarray, **options: object) -> bytes:
+    bands, height, width = array.shape
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver=options.pop("driver", "GTiff"),
+            count=bands,
+            height=height,
+            width=width,
+            dtype=array.dtype,
+            transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
+            **options,
+        ) as dataset:
+            dataset.write(array)
+        return memory.read()
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "size"),
+    [(4, np.float32, 1_049_524), (11, np.uint16, 1_443_550), (1, np.float32, 262_482)],
+)
+def test_encoded_chip_has_the_official_size(bands: int, dtype: type, size: int) -> None:
+    assert len(encode_chip_tiff(np.ones((bands, 256, 256), dtype))) == size
+
+
+def test_official_files_are_reproduced_byte_for_byte(shared_folder: Path) -> None:
+    files = read_real_files(shared_folder, "288afc34")
+    kinds = {"_S1_": (4, np.float32), "_S2_": (11, np.uint16), "_agbm": (1, np.float32)}
+    assert len(files) == 25
+    for name, data in files.items():
+        bands, dtype = next(kind for key, kind in kinds.items() if key in name)
+        raster = decode_chip_tiff(data, n_bands=bands, dtype=dtype, chip_size=256, where=name)
+        assert encode_chip_tiff(raster.bands) == data
+        assert raster.georeference == NOWHERE
+
+
+def test_decoding_undoes_encoding() -> None:
+    np.testing.assert_array_equal(decode_s1(encode_chip_tiff(S1)), S1)
+
+
+@pytest.mark.parametrize(
+    ("array", "got"),
+    [
+        (S1[:3], "3 bands"),
+        (S1.astype(np.float64), "float64"),
+        (S1[:, :32, :32], "32 x 32"),
+        (S1[:, :, :32], "64 x 32"),
+    ],
+)
+def test_other_bands_type_or_shape_are_refused(array: np.ndarray, got: str) -> None:
+    with pytest.raises(ChipDataError, match=f"expected 4 bands.*{got}.*chip_S1_00.tif"):
+        decode_s1(encode_chip_tiff(array))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 8, 150, 900, 30_000, 65_000])
+def test_truncated_file_is_refused(kept: int) -> None:
+    with pytest.raises(ChipDataError, match=r"chip_S1_00\.tif"):
+        decode_s1(encode_chip_tiff(S1)[:kept])
+
+
+def test_another_format_is_refused() -> None:
+    picture = encode_with_gdal(np.zeros((3, 64, 64), np.uint8), driver="PNG")
+    with pytest.raises(ChipDataError, match=r"expected a GeoTIFF.*chip_S1_00\.tif"):
+        decode_s1(picture)
+
+
+def test_small_file_of_a_huge_image_is_refused_undecoded() -> None:
+    huge = encode_with_gdal(np.zeros((4, 64, 64), np.float32), compress="deflate", tiled=True)
+    grown = bytearray(huge)
+    for tag in (256, 257):  # width and height: the value lies 8 bytes after the tag
+        start = grown.index(tag.to_bytes(2, "little") + b"\x03\x00\x01\x00\x00\x00")
+        grown[start + 8 : start + 12] = (65_000).to_bytes(4, "little")
+    with pytest.raises(ChipDataError, match="65000 x 65000"):
+        decode_s1(bytes(grown))
+
+
+def test_image_in_one_huge_tile_is_refused_undecoded() -> None:
+    data = encode_with_gdal(S1, tiled=True, blockxsize=2048, blockysize=2048, compress="deflate")
+    with pytest.raises(ChipDataError, match="blocks of 4194304 pixels"):
+        decode_s1(data)
+
+
+def test_compressed_chip_is_read() -> None:
+    np.testing.assert_array_equal(decode_s1(encode_with_gdal(S1, compress="deflate")), S1)

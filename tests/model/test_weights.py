@@ -1,0 +1,217 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from stage_scripts import read_script
+from tiny_training import IDS, pack_chips
+
+from biomassters.batches.distributed import ALONE
+from biomassters.errors import ModelError
+from biomassters.model.biomass_model import Architecture, BiomassModel
+from biomassters.model.weights import CLEANING_KEY, HEADER_KEY, load_model, save_weights
+from biomassters.params.predict import PredictParams
+from biomassters.params.recipe import ModelParams
+
+SETTINGS = ModelParams(
+    backbone="mobilenetv3_small_050",
+    pretrained=False,
+    decoder_channels=(8, 8, 8, 8, 8),
+    normalisation="zscore",
+    target_scaling="standard",
+    month_aggregation="attention",
+    month_encoding="learned",
+    missing_months="nearest",
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> BiomassModel:
+    torch.manual_seed(0)
+    statistics = SimpleNamespace(
+        normalisation=SimpleNamespace(
+            mean=tuple(map(float, range(15))), standard_deviation=(4.0,) * 15
+        ),
+        target=SimpleNamespace(mean=63.0, standard_deviation=71.0),
+    )
+    return BiomassModel.build(SETTINGS, statistics).eval()
+
+
+NO_METADATA = {HEADER_KEY: '{"architecture": "", "metadata": []}'}
+
+
+def header_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def test_loaded_model_predicts_the_same_from_stored_integers(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    loaded = load_model(path)
+    assert loaded.architecture == model.architecture
+    assert not loaded.training
+    s1 = torch.full((1, 12, 4, 32, 32), -1100, dtype=torch.int16)
+    s2 = torch.full((1, 12, 11, 32, 32), 300, dtype=torch.int32).to(torch.uint16)
+    present = torch.ones(1, 12, dtype=torch.bool)
+    with torch.no_grad():
+        expected = model(model.normalise(s1, s2, present))
+        assert torch.equal(loaded(loaded.normalise(s1, s2, present)), expected)
+
+
+def test_same_model_gives_the_same_bytes(model: BiomassModel, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    metadata = {str(number): "x" for number in range(20)}
+    save_weights(first, model, metadata)
+    save_weights(second, load_model(first), dict(reversed(metadata.items())))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_header_holds_architecture_and_metadata(model: BiomassModel, tmp_path: Path) -> None:
+    save_weights(tmp_path / "model.safetensors", model, {"fold": "3"})
+    header = json.loads(header_of(tmp_path / "model.safetensors")[HEADER_KEY])
+    assert header["metadata"] == {"fold": "3"}
+    assert Architecture.from_json(header["architecture"]) == model.architecture
+
+
+def test_model_of_chips_that_were_cleaned_otherwise_is_refused(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "final.safetensors"
+    save_weights(path, model, {CLEANING_KEY: "second"})
+    load_model(path)
+    load_model(path, cleaning="second")
+    with pytest.raises(ModelError, match=r"cleaning: none, .* got .* cleaning: second") as caught:
+        load_model(path, cleaning="none")
+    assert str(caught.value).endswith(
+        f"at {path}; set cleaning to second, or train the model again"
+    )
+
+
+def test_model_that_does_not_say_is_of_chips_as_stored(model: BiomassModel, tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_weights(path, model, {"fold": "0"})
+    load_model(path, cleaning="none")
+    with pytest.raises(ModelError, match="got one trained with cleaning: none"):
+        load_model(path, cleaning="winner")
+
+
+def test_prediction_refuses_a_model_of_otherwise_cleaned_chips(
+    model: BiomassModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pack_chips(Path("chips"), IDS[0]).path.rename("chips/test.zarr")
+    save_weights(Path("models/imported/winner.safetensors"), model, {CLEANING_KEY: "winner"})
+    script = read_script("predict")
+    predict = PredictParams(
+        models="imported", tta="none", clamp=True, batch_size=1, precision="fp32"
+    )
+    with pytest.raises(ModelError, match="set cleaning to winner"):
+        script.predict_chips(script.Params(cleaning="none", predict=predict), ALONE)
+    assert not Path("predictions").exists()
+    script.predict_chips(script.Params(cleaning="winner", predict=predict), ALONE)
+    assert [path.name for path in Path("predictions").iterdir()] == [f"{IDS[0]}_agbm.tif"]
+
+
+def test_folder_is_created_and_nothing_else_is_left(model: BiomassModel, tmp_path: Path) -> None:
+    save_weights(tmp_path / "models" / "last" / "fold-0.safetensors", model, {})
+    assert [path.name for path in (tmp_path / "models/last").iterdir()] == ["fold-0.safetensors"]
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(
+    model: BiomassModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"old")
+
+    def fail(self: Path, _: bytes) -> int:
+        self.touch()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_weights(path, model, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    assert path.read_text() == "old"
+
+
+def test_pretrained_weights_are_never_downloaded_for_loading(
+    model: BiomassModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_weights(tmp_path / "model.safetensors", model, {})
+    monkeypatch.setattr("timm.models._hub.load_state_dict_from_hf", lambda *_: pytest.fail("loads"))
+    load_model(tmp_path / "model.safetensors")
+
+
+def test_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected the weights .*none\.safetensors, got no such"):
+        load_model(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("data", [b"", b"not safetensors", b"\x00" * 64])
+def test_file_of_another_format_is_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="expected a weights file of this project"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"format": "pt"},
+        {HEADER_KEY: "x"},
+        {HEADER_KEY: "{}"},
+        {HEADER_KEY: "[]"},
+        NO_METADATA,
+    ],
+)
+def test_safetensors_of_another_project_are_refused(
+    metadata: dict[str, str] | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(3)}, path, metadata)
+    with pytest.raises(ModelError, match="expected a weights file of this project"):
+        load_model(path)
+
+
+def test_truncated_file_is_refused(model: BiomassModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="expected a weights file of this project"):
+        load_model(path)
+
+
+def test_tensors_that_do_not_fit_the_architecture_are_named(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    tensors, header = load_file(path), header_of(path)
+    tensors["network.surplus"] = tensors.pop("network.segmentation_head.bias")
+    tensors["normalisation.scale"] = torch.ones(11)
+    save_file(tensors, path, header)
+    with pytest.raises(ModelError) as caught:
+        load_model(path)
+    assert "1 missing (network.segmentation_head.bias)" in str(caught.value)
+    assert "1 unknown (network.surplus)" in str(caught.value)
+    assert "1 of another shape or type (normalisation.scale)" in str(caught.value)
+
+
+def test_unsound_architecture_in_the_header_names_the_file(
+    model: BiomassModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    tensors, header = load_file(path), header_of(path)
+    header[HEADER_KEY] = header[HEADER_KEY].replace("zscore", "median")
+    save_file(tensors, path, header)
+    with pytest.raises(ModelError, match=r"expected an architecture .* at .*model\.safetensors"):
+        load_model(path)

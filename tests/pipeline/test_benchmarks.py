@@ -1,0 +1,41 @@
+import subprocess
+import sys
+
+import pytest
+
+import cost
+from measuring import build_model, count_tflop, format_table, read_preset
+from repository_copy import ROOT
+
+
+def test_winner_trained_on_12_7_chips_a_second_or_13_8_counting_the_held_out_ones() -> None:
+    rate, share = cost.winner_utilisation()
+    assert cost.count_chips() == 900 * 7820 + 200 * 8689
+    assert rate == pytest.approx(12.7, abs=0.05)
+    assert pytest.approx(13.8, abs=0.05) == 1100 * 8689 / cost.WINNER_S
+    assert share == pytest.approx(12.7 * 2.2 / 624, rel=0.01)
+
+
+def test_hours_and_energy_by_hand() -> None:
+    """8,775,800 chips at 80 a second: 109,697.5 s, 30.5 h, at 700 W 21.3 kWh."""
+    row = cost.describe("any", 80.0, 700.0)
+    assert (row["hours"], row["kWh"]) == ("30", "21")
+    assert cost.compute_hours(3600 * 80, 80) == 1
+    assert cost.compute_rate(cost.Gpu("any", 220, 1), 0.5) == pytest.approx(50)
+
+
+def test_winners_network_has_the_flops_that_the_cost_assumes() -> None:
+    forward = count_tflop(build_model(read_preset("winner")), 256)
+    assert 3 * forward == pytest.approx(cost.TFLOP_A_CHIP, rel=0.01)
+
+
+def test_table_is_markdown() -> None:
+    table = format_table([{"GPU": "any", "hours": 1.2345}])
+    assert table.splitlines() == ["| GPU | hours |", "|-----|-------|", "| any | 1.23  |"]
+
+
+def test_cost_runs_from_the_command_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/cost.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "H200 SXM" in done.stdout

@@ -1,0 +1,256 @@
+import copy
+from pathlib import Path
+from typing import Any, cast
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
+from together import run_together
+from torch import Tensor, nn
+
+from biomassters.batches import symmetries
+from biomassters.batches.distributed import join_processes
+from biomassters.batches.order import StoreOrder
+from biomassters.batches.reading import Batch, open_batches
+from biomassters.errors import StoreError
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.prediction.inference import (
+    predict_batches,
+    predict_view_sets,
+    predict_views,
+    score_chips,
+)
+from biomassters.store.chips import ChipStore
+
+PLAIN = {"none": symmetries.views("none")}
+BOTH = PLAIN | {"flips": symmetries.views("flips")}
+
+
+class Pixelwise(nn.Module):
+    """Predicts `scale` times a pixel's mean backscatter, dB: the same in every view."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def normalise(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:  # noqa: ARG002
+        """Return backscatter, (B, T, 4, H, W), dB."""
+        return s1.float() * 0.01
+
+    def ignore_months(self, s2_present: Tensor) -> None:
+        """Ignore no month."""
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Return (B, H, W)."""
+        return images.mean((1, 2)) * self.scale
+
+
+class Ramp(Pixelwise):
+    """Predicts `scale` times the column's number, whatever it sees: another in every view."""
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Return (B, H, W)."""
+        width = images.shape[-1]
+        return (torch.arange(width) * self.scale).expand(len(images), images.shape[-2], width)
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
+    return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:3])
+
+
+@pytest.fixture(scope="module")
+def model() -> BiomassModel:
+    return build_tiny_model().eval()
+
+
+def predict(models: list[Any], batch: Batch, tta: Any) -> Tensor:
+    return predict_views(cast(list[BiomassModel], models), batch, symmetries.views(tta), "fp32")
+
+
+def make_batch(s1: float = 1.0, size: int = 4) -> Batch:
+    """One chip of `s1` dB everywhere."""
+    return Batch(
+        torch.zeros(1, dtype=torch.int64),
+        torch.full((1, 12, 4, size, size), round(s1 * 100), dtype=torch.int16),
+        torch.zeros(1, 12, 11, size, size, dtype=torch.uint16),
+        torch.ones(1, 12, dtype=torch.bool),
+        torch.full((1, size, size), torch.nan),
+    )
+
+
+@pytest.mark.parametrize("tta", ["none", "flips", "dihedral"])
+def test_prediction_is_the_average_of_the_undone_views(
+    store: ChipStore, model: BiomassModel, tta: Any
+) -> None:
+    [batch] = open_batches(store, StoreOrder([0, 1], 2))
+    images = model.normalise(batch.s1, batch.s2, batch.s2_present)
+    undone = []
+    with torch.no_grad():
+        for view in symmetries.views(tta):
+            undone.append(symmetries.undo(model(symmetries.apply(images, view)), view))
+    expected = torch.stack(undone).mean(0)
+    torch.testing.assert_close(predict([model], batch, tta), expected, rtol=1e-5, atol=1e-3)
+    assert len(undone) == 1 or not torch.allclose(undone[0], undone[1], atol=0.01)
+
+
+@pytest.mark.parametrize("tta", ["flips", "dihedral"])
+def test_views_change_nothing_for_a_model_that_is_the_same_in_all(
+    store: ChipStore, tta: Any
+) -> None:
+    [batch] = open_batches(store, StoreOrder([0, 1], 2))
+    plain = predict([Pixelwise(2.0)], batch, "none")
+    assert plain.std() > 0.1
+    torch.testing.assert_close(predict([Pixelwise(2.0)], batch, tta), plain)
+
+
+def test_models_are_averaged_plainly() -> None:
+    prediction = predict([Pixelwise(1.0), Pixelwise(2.0), Pixelwise(6.0)], make_batch(2.0), "none")
+    assert torch.equal(prediction, torch.full((1, 4, 4), 6.0))
+
+
+def test_flips_include_the_chip_as_it_is() -> None:
+    """Columns 0 1 2 3 and, mirrored, 3 2 1 0: two views see each."""
+    assert predict([Ramp(1.0)], make_batch(), "none")[0, 0].tolist() == [0, 1, 2, 3]
+    assert predict([Ramp(1.0)], make_batch(), "flips")[0, 0].tolist() == [1.5] * 4
+
+
+def test_models_and_views_are_averaged_together() -> None:
+    assert predict([Ramp(1.0), Ramp(3.0)], make_batch(), "none")[0, 0].tolist() == [0, 2, 4, 6]
+    assert predict([Ramp(1.0), Ramp(3.0)], make_batch(), "flips")[0, 0].tolist() == [3.0] * 4
+
+
+def test_prediction_does_not_depend_on_the_batch_size(
+    store: ChipStore, model: BiomassModel
+) -> None:
+    found = []
+    for batch_size in (1, 2, 3):
+        batches = open_batches(store, StoreOrder([2, 0, 1], batch_size))
+        found.append(list(predict_batches([model], batches, (0,), precision="fp32")))
+    for chips in found:
+        assert [index for index, _, _ in chips] == [2, 0, 1]
+        for (_, prediction, target), (index, expected, _) in zip(chips, found[0], strict=True):
+            np.testing.assert_allclose(prediction, expected, rtol=1e-4, atol=1e-3)
+            np.testing.assert_array_equal(target, store.read_target(index))
+
+
+def test_model_in_training_mode_is_put_into_evaluation_mode(store: ChipStore) -> None:
+    model = build_tiny_model().train()
+    list(predict_batches([model], open_batches(store, StoreOrder([0], 1)), (0,), precision="fp32"))
+    assert not model.training
+
+
+def test_bf16_is_near_fp32_and_given_as_float32(store: ChipStore, model: BiomassModel) -> None:
+    [batch] = open_batches(store, StoreOrder([0], 1))
+    exact = predict_views([model], batch, (0,), "fp32")
+    rounded = predict_views([model], batch, (0,), "bf16")
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 3
+
+
+def test_scores_are_those_computed_by_hand(store: ChipStore) -> None:
+    model = cast(BiomassModel, Ramp(2.0))
+    batches = open_batches(store, StoreOrder([0, 2], 1))
+    scores = score_chips(model, batches, store.chip_ids, PLAIN, precision="fp32")["none"]
+    errors = [np.arange(32) * 2.0 - store.read_target(index).astype(float) for index in (0, 2)]
+    rmses = [np.sqrt((error**2).mean()) for error in errors]
+    assert scores["chip_rmse"] == pytest.approx(np.mean(rmses))
+    assert scores["pooled_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+    assert scores["bias"] == pytest.approx(np.mean(errors))
+    assert scores["pooled_rmse"] > scores["chip_rmse"]
+
+
+def test_scoring_chips_without_targets_is_refused(tmp_path: Path) -> None:
+    store = pack_chips(tmp_path, IDS[0], target=False)
+    batches = open_batches(store, StoreOrder([0], 1))
+    with pytest.raises(StoreError, match="expected targets of the chips that a model is scored on"):
+        score_chips(cast(BiomassModel, Ramp(1.0)), batches, store.chip_ids, PLAIN, precision="fp32")
+
+
+class Counting(Ramp):
+    """Counts the views that it predicts, and notes which months it is told to ignore."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.ignored: list[Tensor] = []
+
+    def ignore_months(self, s2_present: Tensor) -> Tensor:  # type: ignore[override]
+        """Ignore absent months."""
+        return ~s2_present
+
+    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:
+        """Return (B, H, W)."""
+        assert ignored is not None
+        self.ignored.append(ignored)
+        return super().forward(images, ignored)
+
+
+def test_view_of_several_sets_is_predicted_once() -> None:
+    model = Counting()
+    found = predict_view_sets([cast(BiomassModel, model)], make_batch(), BOTH, "fp32")
+    assert len(model.ignored) == 4
+    assert {name: map_[0, 0].tolist() for name, map_ in found.items()} == {
+        "none": [0, 1, 2, 3],
+        "flips": [1.5] * 4,
+    }
+
+
+def test_model_is_told_the_months_that_it_says_it_ignores() -> None:
+    batch = make_batch()
+    batch.s2_present[0, 3:5] = False
+    model = Counting()
+    predict_views([cast(BiomassModel, model)], batch, (0, 4), "fp32")
+    assert all(torch.equal(ignored, ~batch.s2_present) for ignored in model.ignored)
+
+
+def test_scores_of_one_pass_are_those_of_a_pass_for_each_set(
+    store: ChipStore, model: BiomassModel
+) -> None:
+    batches = open_batches(store, StoreOrder([0, 2], 1))
+    together = score_chips(model, batches, store.chip_ids, BOTH, precision="fp32")
+    for name, views in BOTH.items():
+        alone = score_chips(model, batches, store.chip_ids, {name: views}, precision="fp32")
+        assert together[name] == alone[name]
+    assert together["none"] != together["flips"]
+
+
+def score_and_predict(path: str) -> list[Any]:
+    """Return scores, and chips and checksums of predictions; of one process or of several."""
+    torch.set_num_threads(1)
+    store, model = ChipStore.open(Path(path)), build_tiny_model()
+    with join_processes() as processes:
+        order = StoreOrder([2, 0, 1], 1, rank=processes.rank, size=processes.size)
+        batches = open_batches(store, order)
+        scores = score_chips(
+            model, batches, store.chip_ids, BOTH, precision="fp32", processes=processes
+        )
+        predicted = predict_batches([model], batches, (0, 4), precision="fp32", processes=processes)
+        chips = [[index, crc32(map_), crc32(target)] for index, map_, target in predicted]
+    return [scores, chips]
+
+
+def test_two_processes_score_alike_and_the_first_predicts_all_in_order(store: ChipStore) -> None:
+    alone = score_and_predict(str(store.path))
+    first, second = run_together(__name__, "score_and_predict", str(store.path))
+    assert [index for index, _, _ in alone[1]] == [2, 0, 1]
+    assert first == alone
+    assert second == [alone[0], []]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_predicts_what_the_cpu_does(store: ChipStore, model: BiomassModel) -> None:
+    batches = open_batches(store, StoreOrder([2, 0, 1], 1))
+    expected = list(predict_batches([model], batches, (0, 4), precision="fp32"))
+    on_gpu = copy.deepcopy(model).cuda()
+    found = list(predict_batches([on_gpu], batches, (0, 4), precision="fp32"))
+    for (index, got, target), (wanted_index, wanted, truth) in zip(found, expected, strict=True):
+        assert index == wanted_index
+        np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=0.1)  # TF32
+        np.testing.assert_array_equal(target, truth)

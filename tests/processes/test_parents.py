@@ -1,0 +1,99 @@
+"""A process that DVC started ends with it, whatever shell is in between."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from together import make_environment
+
+WORKER = """
+import os, sys, time
+from biomassters.processes.parents import end_with_dvc, end_with_parent
+{call}()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+# As DVC does: the command in a shell, with a variable that DVC itself has not.
+STARTER = """
+import os, subprocess, sys
+subprocess.run([sys.argv[1], "-c", sys.argv[2]], env=os.environ | {extra})
+"""
+DVC = '{"DVC_ROOT": "."}'
+
+
+@contextmanager
+def started(shell: str, extra: str, call: str = "end_with_dvc") -> Iterator[tuple[int, int]]:
+    """Start a starter that starts a shell that starts a worker; give the first's pid and last's."""
+    # What follows the worker keeps a shell from becoming it.
+    command = f"{sys.executable} -c '{WORKER.format(call=call)}'; true"
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER.format(extra=extra), shell, command],
+        env=make_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    worker = int(starter.stdout.readline())
+    try:
+        yield starter.pid, worker
+    finally:
+        starter.kill()
+        starter.wait()
+        if is_alive(worker):
+            os.kill(worker, signal.SIGKILL)
+        starter.stdout.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def ends_within(seconds: float, pid: int) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not is_alive(pid):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_killed_dvc_takes_its_stage_along(shell: str) -> None:
+    with started(shell, DVC) as (dvc, worker):
+        assert parent_of(worker) != dvc, "a shell is in between"
+        os.kill(dvc, signal.SIGKILL)
+        assert ends_within(5, worker)
+
+
+def test_killed_shell_in_between_takes_the_stage_along() -> None:
+    with started("/bin/sh", DVC) as (_, worker):
+        os.kill(parent_of(worker), signal.SIGKILL)
+        assert ends_within(5, worker)
+
+
+def test_without_dvc_a_stage_outlives_who_started_it() -> None:
+    with started("/bin/sh", "{}") as (starter, worker):
+        shell = parent_of(worker)
+        os.kill(starter, signal.SIGKILL)
+        os.kill(shell, signal.SIGKILL)
+        assert not ends_within(0.5, worker)
+
+
+def test_process_of_torchrun_ends_with_it_even_without_dvc() -> None:
+    with started("/bin/sh", "{}", call="end_with_parent") as (_, worker):
+        os.kill(parent_of(worker), signal.SIGKILL)
+        assert ends_within(5, worker)

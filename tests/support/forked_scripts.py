@@ -1,0 +1,105 @@
+"""Scripts that start in a tenth of their time, forked from a process that imported their libraries.
+
+What runs is the workspace's own script and sources, as by `python src/train.py 0`.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+LIBRARIES = ["pytest", "timm", "dvclive.live", "rasterio", "torch.distributed.run"]
+"""And nothing of this project, which belongs to the workspace."""
+
+PATIENCE_S = 180
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(LIBRARIES)
+
+
+def fork_script(
+    folder: Path,
+    *command: str,
+    stderr: Path,
+    environment: Mapping[str, str],
+    stdout: Path = Path(os.devnull),
+    sources: Path = Path("src"),
+) -> ForkServerProcess:
+    """Start a script of a workspace.
+
+    Args:
+        folder: The workspace.
+        command: The script, and its arguments.
+        stderr: Where its errors go.
+        environment: All of its variables.
+        stdout: Where what it prints goes.
+        sources: The folder of the package, seen from the workspace.
+    """
+    process = CONTEXT.Process(
+        target=_become_script,
+        args=(folder / sources, folder, command, (stdout, stderr), dict(environment)),
+    )
+    process.start()
+    return process
+
+
+def run_script(
+    folder: Path,
+    *command: str,
+    environment: Mapping[str, str],
+    sources: Path = Path("src"),
+) -> "subprocess.CompletedProcess[str]":
+    """Run a script in a folder to its end, as `subprocess.run` would."""
+    with TemporaryDirectory() as outputs:
+        stdout, stderr = Path(outputs, "stdout"), Path(outputs, "stderr")
+        process = fork_script(
+            folder,
+            *command,
+            stdout=stdout,
+            stderr=stderr,
+            environment=environment,
+            sources=sources,
+        )
+        process.join(PATIENCE_S)
+        process.kill()
+        process.join()
+        code = -1 if process.exitcode is None else process.exitcode
+        return subprocess.CompletedProcess(command, code, stdout.read_text(), stderr.read_text())
+
+
+def _become_script(
+    sources: Path,
+    folder: Path,
+    command: tuple[str, ...],
+    outputs: tuple[Path, Path],
+    environment: dict[str, str],
+) -> None:
+    import torch
+
+    # Not the way that this process was started: a script's own workers are forked, and end with it.
+    multiprocessing.set_start_method("fork", force=True)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    os.chdir(folder)
+    for number, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    own = [path for path in sys.path if not Path(path, "biomassters").is_dir()]
+    sys.path[:] = [str(sources), *own]
+    sys.argv[:] = list(command)
+    assert not any(name.startswith("biomassters") for name in sys.modules)
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def list_children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    try:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:  # it has ended
+        return []

@@ -1,0 +1,59 @@
+"""A folder that another process holds: a process is never in the way of its own lock."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from biomassters.errors import BusyError
+from biomassters.processes.locks import hold_folder
+
+HOLD = """
+import importlib, sys, time
+from pathlib import Path
+module, function, folder = sys.argv[1:]
+with getattr(importlib.import_module(module), function)(Path(folder)):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_holder(
+    folder: Path,
+    *,
+    hold: str = "biomassters.processes.locks.hold_folder",
+    launcher: tuple[str, ...] = (),
+) -> "subprocess.Popen[str]":
+    """Start a child, perhaps by a launcher, and return when it holds `folder` by `hold`."""
+    child = subprocess.Popen(
+        [*launcher, sys.executable, "-c", HOLD, *hold.rsplit(".", 1), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    """Hold `folder` in a child process."""
+    with start_holder(folder) as child:
+        yield
+        child.kill()
+
+
+def is_free_within(seconds: float, folder: Path) -> bool:
+    """Whether no process holds a folder any more."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with hold_folder(folder):
+                return True
+        except BusyError:
+            time.sleep(0.02)
+    return False

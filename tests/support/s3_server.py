@@ -1,0 +1,279 @@
+"""A real S3 service on loopback, and a hostile proxy before it.
+
+The proxy passes each request on to the service and may spoil what comes back: its plan says how,
+by the object's path and how often that was asked for.
+"""
+
+import contextlib
+import http.client
+import re
+import socket
+import socketserver
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+from biomassters.dataset.catalogue import ChipRecord
+from biomassters.sources.s3.s3_source import Patience, S3Source
+from biomassters.sources.s3.settings import S3Settings
+from biomassters.sources.source import list_files, simulate_files
+
+BUCKET = "biomass"
+PREFIX = "mirror"
+FOLDER = f"s3://{BUCKET}/{PREFIX}"
+QUICK = Patience(tries=4, damage_tries=3, first_wait_s=0.01, longest_wait_s=0.04)
+IMPATIENT = QUICK._replace(tries=3, silence_s=0.4, answer_s=0.7, slowest_bytes_s=1e6)
+"""For answers that never come or never end."""
+
+
+@cache
+def files_of(chip_id: str) -> dict[str, bytes]:
+    """Return the files of a simulated chip of 32 pixels."""
+    return simulate_files(chip_id, 32)
+
+
+def open_source(port: int, n_connections: int = 32, patience: Patience = QUICK) -> S3Source:
+    """Return a source that reads the mirror behind a port."""
+    settings = S3Settings("eu", "eu-central-1", f"http://127.0.0.1:{port}", FOLDER, is_signed=False)
+    return S3Source(settings, n_connections, patience)
+
+
+@contextlib.contextmanager
+def run_service(chips: Sequence[ChipRecord]) -> Iterator[int]:
+    """Yield the port of a service that has these chips in the mirror's folders."""
+    service = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    service.start()
+    try:
+        _, port = service.get_host_and_port()
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region_name="us-east-1",
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",  # noqa: S106
+        )
+        client.create_bucket(Bucket=BUCKET, ACL="public-read")
+        for chip in chips:
+            for record in list_files(chip):
+                key = f"{PREFIX}/{record.folder}/{record.filename}"
+                body = files_of(chip.chip_id)[record.filename]
+                client.put_object(Bucket=BUCKET, Key=key, Body=body, ACL="public-read")
+        client.close()
+        yield port
+    finally:
+        service.stop()
+
+
+class Answer(NamedTuple):
+    """What the service answers to a request.
+
+    Attributes:
+        path: What was asked for.
+        status: Such as `200 OK`.
+        body: The object.
+    """
+
+    path: str
+    status: str
+    body: bytes
+
+    def head(self, n_bytes: int | None = None, more: str = "") -> bytes:
+        """Return the head, which claims `n_bytes` or the body's length."""
+        length = len(self.body) if n_bytes is None else n_bytes
+        return f"HTTP/1.1 {self.status}\r\nContent-Length: {length}\r\n{more}\r\n".encode()
+
+
+Mischief = Callable[[socket.socket, Answer], bool]
+"""Sends an answer, and tells whether the connection may serve another request."""
+
+Plan = Callable[[str, int], Mischief]
+"""Chooses by path and by the number of the request for it, from 1."""
+
+
+def pass_on(client: socket.socket, answer: Answer) -> bool:
+    client.sendall(answer.head() + answer.body)
+    return True
+
+
+def answer_with(status: str, code: str = "") -> Mischief:
+    """Answer with an error."""
+
+    def send(client: socket.socket, answer: Answer) -> bool:
+        return pass_on(client, Answer(answer.path, status, f"<Code>{code}</Code>".encode()))
+
+    return send
+
+
+def break_off(client: socket.socket, answer: Answer) -> bool:
+    client.sendall(answer.head() + answer.body[: len(answer.body) // 2])
+    return False
+
+
+def cut(client: socket.socket, answer: Answer) -> bool:
+    return pass_on(client, answer._replace(body=answer.body[: len(answer.body) // 2]))
+
+
+def lengthen(client: socket.socket, answer: Answer) -> bool:
+    return pass_on(client, answer._replace(body=answer.body + b"more"))
+
+
+def flip_a_bit(client: socket.socket, answer: Answer) -> bool:
+    middle = len(answer.body) // 2
+    flipped = bytes([answer.body[middle] ^ 1])
+    body = answer.body[:middle] + flipped + answer.body[middle + 1 :]
+    return pass_on(client, answer._replace(body=body))
+
+
+def reset(client: socket.socket, answer: Answer) -> bool:  # noqa: ARG001
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # with a reset, as the zero says
+    return False
+
+
+def reset_within(client: socket.socket, answer: Answer) -> bool:
+    break_off(client, answer)
+    return reset(client, answer)
+
+
+def stay_silent(client: socket.socket, answer: Answer) -> bool:  # noqa: ARG001
+    client.recv(1)  # until the client gives up
+    return False
+
+
+def drip(client: socket.socket, answer: Answer) -> bool:
+    client.sendall(answer.head())
+    for byte in answer.body:
+        time.sleep(0.1)
+        client.sendall(bytes([byte]))
+    return True
+
+
+def babble(client: socket.socket, answer: Answer) -> bool:  # noqa: ARG001
+    client.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+    return False
+
+
+def send_chunks(client: socket.socket, answer: Answer) -> bool:
+    head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client.sendall(f"{head}{len(answer.body):x}\r\n".encode() + answer.body + b"\r\n0\r\n\r\n")
+    return True
+
+
+def redirect_to_itself(client: socket.socket, answer: Answer) -> bool:
+    answer = Answer(answer.path, "307 Temporary Redirect", b"")
+    client.sendall(answer.head(more=f"Location: {answer.path}\r\n"))
+    return True
+
+
+def always(mischief: Mischief) -> Plan:
+    return lambda _path, _number: mischief
+
+
+def at_first(n_times: int, mischief: Mischief) -> Plan:
+    """Spoil the first answers for each object."""
+    return lambda _path, number: mischief if number <= n_times else pass_on
+
+
+def only(part: str, mischief: Mischief) -> Plan:
+    """Spoil all answers for objects with this in their path."""
+    return lambda path, _number: mischief if part in path else pass_on
+
+
+class HostileProxy:
+    """Stands between a client and the service.
+
+    Attributes:
+        plan: What to do with answers.
+        port: Where it listens.
+        asked: How often each path was asked for.
+        heads: The heads of all requests.
+        most_at_a_time: The most requests that were under way together.
+    """
+
+    def __init__(self, service_port: int, plan: Plan | None = None) -> None:
+        self.plan = plan or always(pass_on)
+        self.port = 0
+        self.asked: Counter[str] = Counter()
+        self.heads: list[str] = []
+        self.most_at_a_time = 0
+        self._service_port = service_port
+        self._lock = threading.Lock()
+        self._n_under_way = 0
+        self._clients: set[socket.socket] = set()
+
+    def __enter__(self) -> "HostileProxy":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen, at the same port as before."""
+        self._server = _Server(("127.0.0.1", self.port), self._serve)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections, and break those that there are."""
+        self._server.shutdown()
+        self._server.server_close()
+        with self._lock:
+            for client in self._clients:
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, client: socket.socket, *_: object) -> None:
+        with self._lock:
+            self._clients.add(client)
+        with contextlib.suppress(OSError):
+            while self._serve_request(client):
+                pass
+        with self._lock:
+            self._clients.discard(client)
+
+    def _serve_request(self, client: socket.socket) -> bool:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            more = client.recv(4096)
+            if not more:
+                return False
+            head += more
+        method, path = re.match(rb"(\S+) (\S+)", head).groups()
+        path = path.decode()
+        with self._lock:
+            self.heads.append(head.decode())
+            self.asked[path] += 1
+            number = self.asked[path]
+            self._n_under_way += 1
+            self.most_at_a_time = max(self.most_at_a_time, self._n_under_way)
+        try:
+            mischief = self.plan(path, number)
+            return mischief(client, self._ask_service(method.decode(), path))
+        finally:
+            with self._lock:
+                self._n_under_way -= 1
+
+    def _ask_service(self, method: str, path: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self._service_port)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            response = connection.getresponse()
+            return Answer(path, f"{response.status} {response.reason}", response.read())
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: the clients are the test."""

@@ -1,0 +1,93 @@
+"""A copy of this repository with a tiny experiment in it, where DVC may really run."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import repository_copy
+from biomassters.simulator.official_files import write_catalogue
+
+TINY: Mapping[str, Any] = {
+    "data.chip_size": 32,
+    "split.n_folds": 3,
+    "model.backbone": "mobilenetv3_small_050",
+    "model.decoder_channels": [16, 16, 8, 8, 8],
+    "optimisation.batch_size": 2,
+    "optimisation.micro_batch_size": 2,
+    "train.epochs": 2,
+    "train.validation_every": 1,
+    "finetune.epochs": 2,
+}
+"""Changes of the committed params: every stage takes seconds."""
+
+
+class Workspace:
+    """A git repository with its own DVC cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(
+        self, *command: str, check: bool = True, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command there, with this python and its dvc first on the PATH, in one process."""
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self._environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and result.returncode != 0:
+            raise AssertionError(f"{' '.join(command)}:\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Start a command there, as `run` does, without waiting; its output is dropped."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        environment = repository_copy.copy_environment(self.folder)
+        return {
+            **environment,
+            "BIOMASSTERS_WORKERS": "0",
+            "BIOMASSTERS_PROCESSES": "1",
+            "OMP_NUM_THREADS": "1",  # these tensors are too small to be worth the wait for another
+        }
+
+    def set_params(self, changes: Mapping[str, Any]) -> None:
+        """Set dotted keys of params.yaml."""
+        repository_copy.set_params(self.folder, changes)
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        repository_copy.commit_all(self.folder, message)
+
+
+def copy_repository(folder: Path) -> Workspace:
+    """Copy the repository, without the results of the committed run."""
+    repository_copy.copy_repository(folder)
+    return Workspace(folder)
+
+
+def make_tiny_workspace(folder: Path, *, n_train: int = 6, n_test: int = 2) -> Workspace:
+    """Copy the repository, with a few small synthetic chips and a tiny model."""
+    workspace = copy_repository(folder)
+    catalogue = folder / "src/catalogue/synthetic"
+    shutil.rmtree(catalogue)
+    write_catalogue(
+        catalogue, n_train=n_train, n_test=n_test, chip_size=int(TINY["data.chip_size"])
+    )
+    workspace.set_params(TINY)
+    workspace.commit("A tiny experiment")
+    return workspace
