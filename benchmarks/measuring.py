@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from biomassters.batches.reading import Batch
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.precision import DTYPES
-from biomassters.params.data import DataParams
 from biomassters.params.reading import read_params
-from biomassters.params.recipe import (
+from biomassters.params.sections import (
     AugmentationParams,
+    DataParams,
     FinetuneParams,
     ModelParams,
     OptimisationParams,
+    Section,
     TrainParams,
 )
-from biomassters.params.section import Section
 from biomassters.store.bands import N_BANDS, N_MONTHS
 
 ROOT: Final = Path(__file__).parents[1]

@@ -4,10 +4,8 @@ import csv
 from functools import partial
 from pathlib import Path
 
-from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
-from biomassters.params.section import Section
-from biomassters.params.statistics import StatisticsParams
+from biomassters.params.sections import CleaningName, Section, StatisticsParams
 from biomassters.processes.scripts import run_script
 from biomassters.statistics.counting import count_pixels, summarise_counts
 from biomassters.statistics.figures import write_statistics

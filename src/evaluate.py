@@ -24,9 +24,8 @@ from biomassters.evaluation.scores import (
     open_maps,
     score_maps,
 )
-from biomassters.params.predict import PredictedModels
 from biomassters.params.reading import read_params
-from biomassters.params.section import Section
+from biomassters.params.sections import PredictedModels, Section
 from biomassters.prediction.maps import read_prediction
 from biomassters.prediction.metrics import ErrorSums
 from biomassters.processes.scripts import run_script

@@ -7,9 +7,8 @@ from biomassters.audit.report import write_audit
 from biomassters.dataset.catalogue import SPLITS, read_catalogue
 from biomassters.dataset.subsets import select_subset
 from biomassters.packing.assembly import pack_split
-from biomassters.params.data import DataParams
 from biomassters.params.reading import read_params
-from biomassters.params.section import Section
+from biomassters.params.sections import DataParams, Section
 from biomassters.processes.parents import end_with_dvc
 from biomassters.processes.scripts import run_script, scratch_folder
 from biomassters.processes.worker_count import count_cores, count_workers

@@ -8,19 +8,23 @@ from functools import partial
 from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
+from biomassters.fingerprint.stage_inputs import fingerprint_stage
 from biomassters.model.precision import place_model
 from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
-from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
-from biomassters.params.recipe import AugmentationParams, FinetuneParams, OptimisationParams
-from biomassters.params.section import Section
+from biomassters.params.sections import (
+    AugmentationParams,
+    CleaningName,
+    FinetuneParams,
+    OptimisationParams,
+    Section,
+)
 from biomassters.processes.launching import launch
 from biomassters.processes.scripts import run_script, scratch_folder
 from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.fingerprint import fingerprint_stage
 from biomassters.training.schedule import Schedule
 from biomassters.training.selection import AverageWeights
 

@@ -12,10 +12,8 @@ from biomassters.batches.symmetries import views
 from biomassters.errors import ModelError
 from biomassters.model.precision import place_model
 from biomassters.model.weights import load_model
-from biomassters.params.cleaning import CleaningName
-from biomassters.params.predict import PredictParams
 from biomassters.params.reading import read_params
-from biomassters.params.section import Section
+from biomassters.params.sections import CleaningName, PredictParams, Section
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.launching import launch

@@ -11,20 +11,21 @@ from biomassters.batches.distributed import Processes, join_processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batches, open_batches
 from biomassters.batches.symmetries import views
+from biomassters.fingerprint.stage_inputs import fingerprint_stage
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.precision import place_model
 from biomassters.model.weights import CLEANING_KEY, save_weights
-from biomassters.params.cleaning import CleaningName
 from biomassters.params.reading import read_params
-from biomassters.params.recipe import (
+from biomassters.params.sections import (
     AugmentationParams,
+    CleaningName,
     ModelParams,
     OptimisationParams,
     Positive,
+    Section,
+    SplitParams,
     TrainParams,
 )
-from biomassters.params.section import Section
-from biomassters.params.split import SplitParams
 from biomassters.prediction.inference import predict_batches, score_chips
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.launching import launch
@@ -34,7 +35,6 @@ from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.fingerprint import fingerprint_stage
 from biomassters.training.folds import split_chips
 from biomassters.training.schedule import Schedule
 from biomassters.training.selection import BestWeights

@@ -9,7 +9,7 @@ from locked import held_by_another_process
 from biomassters.commands import prune_checkpoints as checkpoint_pruning
 from biomassters.commands.prune_checkpoints import prune_checkpoints
 from biomassters.errors import ParamsError
-from biomassters.training.fingerprint import fingerprint_stage
+from biomassters.fingerprint.stage_inputs import fingerprint_stage
 from repository_copy import ROOT
 
 STAGES = """

@@ -1,12 +1,12 @@
 import re
 
 import pytest
-from example_chips import simulate_record
+from example_chips import ALL_CHIPS, simulate_record
 
 from biomassters.dataset.catalogue import Catalogue, ChipRecord, Split
 from biomassters.dataset.subsets import select_subset
 from biomassters.errors import CatalogueError, ParamsError
-from biomassters.params.data import ALL_CHIPS, SubsetParams
+from biomassters.params.sections import SubsetParams
 
 
 def name_chips(prefix: str, number: int, split: Split) -> list[ChipRecord]:

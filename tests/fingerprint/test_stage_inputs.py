@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from biomassters.training.fingerprint import fill_in, fingerprint_stage
+from biomassters.fingerprint.stage_inputs import fill_in, fingerprint_stage
 
 PARAMS = {"lr": 0.1, "train": {"epochs": 3}, "predict": {"tta": "none"}, "finetune": {"fold": 0}}
 PIPELINE = {

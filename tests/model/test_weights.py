@@ -11,10 +11,15 @@ from tiny_training import IDS, pack_chips
 
 from biomassters.batches.distributed import ALONE
 from biomassters.errors import ModelError
-from biomassters.model.biomass_model import Architecture, BiomassModel
-from biomassters.model.weights import CLEANING_KEY, HEADER_KEY, load_model, save_weights
-from biomassters.params.predict import PredictParams
-from biomassters.params.recipe import ModelParams
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.weights import (
+    CLEANING_KEY,
+    HEADER_KEY,
+    decode_architecture,
+    load_model,
+    save_weights,
+)
+from biomassters.params.sections import ModelParams, PredictParams
 
 SETTINGS = ModelParams(
     backbone="mobilenetv3_small_050",
@@ -76,7 +81,7 @@ def test_header_holds_architecture_and_metadata(model: BiomassModel, tmp_path: P
     save_weights(tmp_path / "model.safetensors", model, {"fold": "3"})
     header = json.loads(header_of(tmp_path / "model.safetensors")[HEADER_KEY])
     assert header["metadata"] == {"fold": "3"}
-    assert Architecture.from_json(header["architecture"]) == model.architecture
+    assert decode_architecture(header["architecture"]) == model.architecture
 
 
 def test_model_of_chips_that_were_cleaned_otherwise_is_refused(

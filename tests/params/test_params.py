@@ -1,16 +1,18 @@
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
 
 from biomassters.errors import ParamsError
-from biomassters.params.predict import PredictParams
 from biomassters.params.reading import read_params
-from biomassters.params.schema import Params
-from biomassters.params.section import Section
+from biomassters.params.sections import Params, PredictParams, Section
 from repository_copy import ROOT, set_params
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -34,6 +36,35 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_preset_follows_the_schema(path: Path) -> None:
     read_params(Params, path)
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_schema_accepts_values_and_changes_none(path: Path) -> None:
+    """No stage depends on it: it must not change a result."""
+    document = YAML(typ="safe").load(path)
+    assert read_params(Params, path).model_dump(mode="json") == document
+
+
+def list_fields(section: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in section.model_fields.items():
+        yield f"{section.__name__}.{name}", field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from list_fields(field.annotation)
+
+
+def test_schema_has_no_defaults() -> None:
+    fields = dict(list_fields(Params))
+    assert len(fields) > 50
+    assert [name for name, field in fields.items() if not field.is_required()] == []
+
+
+def test_sections_follow_the_order_of_the_file() -> None:
+    document = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert list(Params.model_fields) == list(document)
+    source = (ROOT / "src/biomassters/params/sections.py").read_text()
+    classes = [field.annotation for field in Params.model_fields.values()]
+    places = [source.index(f"class {c.__name__}(") for c in classes if hasattr(c, "model_fields")]
+    assert places == sorted(places)
 
 
 def test_sample_preset_is_the_committed_params() -> None:

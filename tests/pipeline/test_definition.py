@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from stage_scripts import read_script
 
-from biomassters.params.schema import Params
-from biomassters.training.fingerprint import look_up
+from biomassters.params.reading import look_up
+from biomassters.params.sections import Params
 from import_closures import SRC, import_closure
 
 ROOT = SRC.parent

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from example_chips import ALL_CHIPS
 
 from biomassters.errors import ParamsError
-from biomassters.params.data import ALL_CHIPS, DataParams
+from biomassters.params.sections import DataParams
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.folder_source import FolderSource
 from biomassters.sources.hub.hub_source import HubSource

@@ -17,6 +17,7 @@ from biomassters.dataset.catalogue import (
 )
 from biomassters.dataset.checksums import posix_cksum
 from biomassters.packing.assembly import PackReport, pack_split
+from biomassters.params.sections import SubsetParams
 from biomassters.sources.source import (
     FetchedChip,
     FileError,
@@ -25,6 +26,8 @@ from biomassters.sources.source import (
     simulate_files,
 )
 from biomassters.store.bands import N_MONTHS
+
+ALL_CHIPS = SubsetParams(first=None, fraction=1.0, seed=0, chip_ids=())
 
 
 @cache

@@ -7,7 +7,7 @@ from golden import DECODER_CHANNELS
 from torch import Tensor
 
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.params.recipe import ModelParams
+from biomassters.params.sections import ModelParams
 
 SETTINGS = ModelParams(
     backbone="mobilenetv3_small_050",

@@ -12,7 +12,7 @@ from torch import nn
 
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.packing.assembly import pack_split
-from biomassters.params.recipe import (
+from biomassters.params.sections import (
     AugmentationParams,
     ModelParams,
     OptimisationParams,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from biomassters.batches import symmetries
 from biomassters.batches.order import EpochOrder
-from biomassters.params.recipe import AugmentationParams
+from biomassters.params.sections import AugmentationParams
 from biomassters.training.augmentation import (
     CENTRE_JITTER,
     _turn_grid,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from biomassters.errors import ParamsError
-from biomassters.params.split import SplitParams
+from biomassters.params.sections import SplitParams
 from biomassters.training.folds import assign_folds
 
 IDS = [f"{number:08x}" for number in range(103)]

@@ -9,10 +9,12 @@ Laws: `undo(apply(x, k), k)` equals x; one symmetry after another is again one o
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
+
+from biomassters.params.sections import ViewsName
 
 IDENTITY: Final = 0
 
@@ -37,7 +39,7 @@ def undo(images: Tensor, symmetry: int) -> Tensor:
     return turned.flip(-1) if symmetry >= 4 else turned
 
 
-def views(tta: Literal["none", "flips", "dihedral"]) -> tuple[int, ...]:
+def views(tta: ViewsName) -> tuple[int, ...]:
     """Return the symmetries whose predictions a kind of TTA averages."""
     return _VIEWS[tta]
 

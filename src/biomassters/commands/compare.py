@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from biomassters.errors import ParamsError
-from biomassters.training.fingerprint import look_up
+from biomassters.params.reading import look_up
 
 METRIC: Final = "metrics/evaluation.json:test.model.chip_rmse"
 SEED: Final = "seed"

@@ -22,7 +22,7 @@ from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel, Network
 from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.weights import CLEANING_KEY, save_weights
-from biomassters.params.recipe import ModelParams
+from biomassters.params.sections import ModelParams
 from biomassters.statistics.counting import publish_normalisation
 from biomassters.statistics.figures import Statistics, TargetFigures
 from biomassters.store.bands import BANDS

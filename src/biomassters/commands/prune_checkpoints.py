@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from biomassters.errors import BusyError
+from biomassters.fingerprint.stage_inputs import fingerprint_stage
 from biomassters.params.reading import read_params
-from biomassters.params.schema import Params
+from biomassters.params.sections import Params
 from biomassters.processes.locks import hold_folder
 from biomassters.processes.scripts import scratch_folder
-from biomassters.training.fingerprint import fingerprint_stage
 
 CHECKPOINTS: Final = re.compile(r"(train-\d+|finetune)-[0-9a-f]{16}")
 """Names of the folders that the scripts make: a training, then the fingerprint of its inputs."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from biomassters.dataset.catalogue import SPLITS, Catalogue, ChipRecord, Split
 from biomassters.errors import CatalogueError, ParamsError
-from biomassters.params.data import SubsetParams
+from biomassters.params.sections import SubsetParams
 
 MAX_LISTED: Final = 5
 """Unknown chips that an error names."""

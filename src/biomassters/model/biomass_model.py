@@ -3,11 +3,9 @@
 Knows how the parts fit together; knows nothing of files, training or views.
 """
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +14,22 @@ from biomassters.errors import ModelError
 from biomassters.model import activation_checkpointing, target_scaling
 from biomassters.model.compilation import Compiled
 from biomassters.model.decoder import Decoder
-from biomassters.model.encoder import REDUCTIONS, Encoder
+from biomassters.model.encoder import Encoder
 from biomassters.model.kept_months import KeptMonths, find_kept_months, ignore_absent_months
-from biomassters.model.month_aggregation import (
-    AggregationName,
-    MonthEncodingName,
-    build_aggregation,
-)
+from biomassters.model.month_aggregation import build_aggregation
 from biomassters.model.normalisation import (
     BandNormalisation,
     BandStatistics,
-    NormalisationName,
     fill_absent_months,
 )
-from biomassters.model.target_scaling import TargetScaling, TargetStatistics
+from biomassters.model.target_scaling import TargetStatistics
+from biomassters.params.sections import (
+    AggregationName,
+    Architecture,
+    ModelParams,
+    MonthEncodingName,
+)
 from biomassters.store.bands import N_BANDS
-
-MissingMonthsName = Literal["zero", "nearest", "mask"]
 
 log = logging.getLogger(__name__)
 
@@ -47,82 +44,6 @@ class Statistics(Protocol):
     @property
     def target(self) -> TargetStatistics:
         """Statistics of the target."""
-
-
-class ModelSettings(Protocol):
-    """Section `model` of params.yaml, whose schema says what each means."""
-
-    backbone: str
-    pretrained: bool
-    decoder_channels: tuple[int, ...]
-    normalisation: NormalisationName
-    target_scaling: TargetScaling
-    month_aggregation: AggregationName
-    month_encoding: MonthEncodingName
-    missing_months: MissingMonthsName
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What a weights file says about its model.
-
-    Law: `Architecture.from_json(architecture.to_json()) == architecture`.
-
-    What a file does not say, since it was written before there was a choice, is as the winner's.
-
-    Attributes:
-        backbone: A timm encoder with 5 feature levels.
-        decoder_channels: Channels of the 5 decoder blocks, the coarsest first.
-        normalisation: How bands were scaled; the numbers are among the weights.
-        target_scaling: How the head's output is scaled; the numbers are among the weights.
-        month_aggregation: How the months of a feature level become one.
-        month_encoding: Whether the attention is told which month it looks at.
-        missing_months: What is seen of a month without Sentinel-2 images.
-    """
-
-    backbone: str
-    decoder_channels: tuple[int, ...]
-    normalisation: NormalisationName
-    target_scaling: TargetScaling
-    month_aggregation: AggregationName = "attention"
-    month_encoding: MonthEncodingName = "none"
-    missing_months: MissingMonthsName = "zero"
-
-    def to_json(self) -> str:
-        """Return one line of JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Architecture":
-        """Read what `to_json` wrote.
-
-        Raises:
-            ModelError: It is not such a line.
-        """
-        try:
-            fields = json.loads(text)
-            architecture = cls(**fields | {"decoder_channels": tuple(fields["decoder_channels"])})
-        except (ValueError, TypeError, KeyError):
-            architecture = None
-        if architecture is None or not architecture._is_sound():
-            raise ModelError(
-                f"expected an architecture (backbone, {len(REDUCTIONS)} decoder_channels,"
-                " normalisation, target_scaling, month_aggregation, month_encoding,"
-                f" missing_months), got {text}"
-            )
-        return architecture
-
-    def _is_sound(self) -> bool:
-        return (
-            isinstance(self.backbone, str)
-            and len(self.decoder_channels) == len(REDUCTIONS)
-            and all(type(n) is int and n > 0 for n in self.decoder_channels)
-            and self.normalisation in get_args(NormalisationName)
-            and self.target_scaling in get_args(TargetScaling)
-            and self.month_aggregation in get_args(AggregationName)
-            and self.month_encoding in get_args(MonthEncodingName)
-            and self.missing_months in get_args(MissingMonthsName)
-        )
 
 
 class Network(nn.Module):
@@ -230,7 +151,7 @@ class BiomassModel(nn.Module):
         self.register_buffer("target_offset", torch.tensor(target_offset))
 
     @classmethod
-    def build(cls, settings: ModelSettings, statistics: Statistics) -> "BiomassModel":
+    def build(cls, settings: ModelParams, statistics: Statistics) -> "BiomassModel":
         """Build a model to be trained.
 
         Args:
@@ -247,15 +168,7 @@ class BiomassModel(nn.Module):
                 f" {settings.month_encoding} with month_aggregation {settings.month_aggregation},"
                 " at model.month_encoding; set it to none"
             )
-        architecture = Architecture(
-            backbone=settings.backbone,
-            decoder_channels=settings.decoder_channels,
-            normalisation=settings.normalisation,
-            target_scaling=settings.target_scaling,
-            month_aggregation=settings.month_aggregation,
-            month_encoding=settings.month_encoding,
-            missing_months=settings.missing_months,
-        )
+        architecture = Architecture(**settings.model_dump(include=set(Architecture.model_fields)))
         scale, offset = target_scaling.fit_output(settings.target_scaling, statistics.target)
         return cls(
             architecture=architecture,

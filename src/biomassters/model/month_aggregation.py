@@ -3,16 +3,14 @@
 Knows features and which months they are of; knows nothing of encoders, levels or images.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from biomassters.model.kept_months import KeptMonths
+from biomassters.params.sections import AggregationName, MonthEncodingName
 from biomassters.store.bands import N_MONTHS
-
-AggregationName = Literal["attention", "mean", "max"]
-MonthEncodingName = Literal["none", "learned"]
 
 
 def build_aggregation(

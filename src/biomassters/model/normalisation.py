@@ -9,12 +9,13 @@ this project's choice, in line with all other nodata.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from biomassters.errors import ModelError
+from biomassters.params.sections import NormalisationName
 from biomassters.store.bands import (
     BANDS,
     CLP,
@@ -24,8 +25,6 @@ from biomassters.store.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
 )
-
-NormalisationName = Literal["minmax", "zscore", "percentile"]
 
 
 class BandStatistics(Protocol):

@@ -4,14 +4,13 @@ Knows the maps there and back; knows nothing of models and losses.
 """
 
 import math
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
 from biomassters.errors import ModelError
-
-TargetScaling = Literal["none", "standard", "log", "sqrt"]
+from biomassters.params.sections import TargetScaling
 
 DEVIATIONS_2_TO_98: Final = 4.1075
 """Standard deviations from the 2nd to the 98th percentile of a normal distribution."""

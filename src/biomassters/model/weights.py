@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from biomassters.errors import ModelError
-from biomassters.model.biomass_model import Architecture, BiomassModel
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.params.sections import Architecture
 
 HEADER_KEY: Final = "biomassters"
 """The only key of the file's metadata: safetensors writes several in random order."""
@@ -25,6 +26,13 @@ CLEANING_KEY: Final = "cleaning"
 
 CLEANING_BEFORE: Final = "none"
 """How they were before there was any such key."""
+
+BEFORE_THERE_WAS_A_CHOICE: Final = {
+    "month_aggregation": "attention",
+    "month_encoding": "none",
+    "missing_months": "zero",
+}
+"""What an older file does not say of its architecture."""
 
 N_NAMED: Final = 3
 """Tensors that an error message names."""
@@ -40,7 +48,7 @@ def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -
         model: On any device.
         metadata: Where the weights come from, and under `CLEANING_KEY` of what chips.
     """
-    header = {"architecture": model.architecture.to_json(), "metadata": dict(metadata)}
+    header = {"architecture": encode_architecture(model.architecture), "metadata": dict(metadata)}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,13 +75,37 @@ def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
     if cleaning is not None:
         _check_cleaning(path, header["metadata"].get(CLEANING_KEY, CLEANING_BEFORE), cleaning)
     try:
-        architecture = Architecture.from_json(header["architecture"])
+        architecture = decode_architecture(header["architecture"])
     except ModelError as error:
         raise ModelError(f"{error}, at {path}; write it again with this version") from None
     model = BiomassModel.build_blank(architecture)
     _check_tensors(path, model.state_dict(), tensors)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def encode_architecture(architecture: Architecture) -> str:
+    """Return one line of JSON with sorted keys.
+
+    Law: `decode_architecture(encode_architecture(architecture)) == architecture`.
+    """
+    return json.dumps(architecture.model_dump(mode="json"), sort_keys=True)
+
+
+def decode_architecture(text: str) -> Architecture:
+    """Read what `encode_architecture` wrote.
+
+    What a file does not say, since it was written before there was a choice, is as the winner's.
+
+    Raises:
+        ModelError: It is not such a line.
+    """
+    try:
+        fields = {**BEFORE_THERE_WAS_A_CHOICE, **json.loads(text)}
+        return Architecture.model_validate_json(json.dumps(fields), strict=True)
+    except (ValueError, TypeError):
+        keys = ", ".join(Architecture.model_fields)
+        raise ModelError(f"expected an architecture ({keys}), got {text}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

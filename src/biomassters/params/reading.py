@@ -1,6 +1,6 @@
 """Reading params.yaml: the sections that a stage asked for, after a check of the whole file."""
 
-import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from biomassters.errors import ParamsError
+from biomassters.params.sections import Params
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -25,10 +26,7 @@ def read_params(sections: type[SectionT], path: Path = PARAMS_FILE) -> SectionT:
         ParamsError: It is absent, not YAML, or against the schema; one line a finding.
     """
     document = read_document(path)
-    # By name, so that the schema is no stage's dependency: it accepts or refuses, and changes no
-    # result, while a stage that listed it would retrain for another stage's new key.
-    schema = importlib.import_module("biomassters.params.schema").Params
-    _validate(schema, document, path)
+    _validate(Params, document, path)
     return _validate(sections, {key: document[key] for key in sections.model_fields}, path)
 
 
@@ -47,6 +45,14 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ParamsError(f"expected a mapping in {path}, got {type(document).__name__}")
     return document
+
+
+def look_up(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key."""
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found
 
 
 def _validate(model: type[SectionT], document: dict[str, Any], path: Path) -> SectionT:

@@ -22,7 +22,7 @@ from biomassters.dataset.catalogue import (
 )
 from biomassters.dataset.checksums import posix_cksum
 from biomassters.errors import CatalogueError
-from biomassters.params.data import CHIP_SIZE_STEP
+from biomassters.params.sections import CHIP_SIZE_STEP
 from biomassters.sources.source import ChipFiles, simulate_files
 from biomassters.store.bands import MONTHS, N_MONTHS
 

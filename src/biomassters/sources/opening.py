@@ -1,6 +1,6 @@
 """Which source `data.source` means."""
 
-from biomassters.params.data import DataParams
+from biomassters.params.sections import DataParams
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.folder_source import FolderSource
 from biomassters.sources.s3.s3_source import open_s3

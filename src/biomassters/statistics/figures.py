@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import ValidationError, model_validator
 
 from biomassters.errors import StoreError
-from biomassters.params.section import Section
+from biomassters.params.sections import Section
 from biomassters.store.bands import BANDS, N_BANDS
 
 PerBand = tuple[float, ...]

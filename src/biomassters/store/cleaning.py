@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from biomassters.params.cleaning import CleaningName
+from biomassters.params.sections import CleaningName
 from biomassters.store.bands import (
     CLP,
     CLP_NODATA,

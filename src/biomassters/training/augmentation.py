@@ -19,7 +19,7 @@ from torch import Tensor
 
 from biomassters.batches import symmetries
 from biomassters.batches.reading import send
-from biomassters.params.recipe import AugmentationParams
+from biomassters.params.sections import AugmentationParams
 
 CENTRE_JITTER: Final = 0.1
 """A rotation's centre lies within this share of the side from the middle, in x and in y.

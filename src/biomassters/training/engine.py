@@ -23,7 +23,7 @@ from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.kept_months import merge_ignored
 from biomassters.model.precision import autocast
-from biomassters.params.recipe import AugmentationParams, OptimisationParams
+from biomassters.params.sections import AugmentationParams, OptimisationParams
 from biomassters.store.chips import ChipStore
 from biomassters.training.augmentation import augment
 from biomassters.training.checkpoint import Checkpoints

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.errors import ParamsError
-from biomassters.params.split import SplitParams
+from biomassters.params.sections import SplitParams
 from biomassters.store.chips import ChipStore
 
 

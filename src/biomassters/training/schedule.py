@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from biomassters.params.recipe import PhaseParams
+from biomassters.params.sections import PhaseParams
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biomassters.params.reading import PARAMS_FILE, read_document
+from biomassters.params.reading import PARAMS_FILE, look_up, read_document
 
 TEMPLATE = re.compile(r"\$\{([^}]+)\}")
 
@@ -38,14 +38,6 @@ def fingerprint_stage(stage: str, **item: object) -> str:
 def fill_in(text: str, values: Mapping[str, Any]) -> str:
     """Replace the templates of `text`."""
     return TEMPLATE.sub(lambda match: str(look_up(values, match[1])), text)
-
-
-def look_up(values: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key."""
-    found: Any = values
-    for part in key.split("."):
-        found = found[part]
-    return found
 
 
 def _content_files(path: Path) -> list[Path]:

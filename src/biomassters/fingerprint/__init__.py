@@ -1,0 +1,1 @@
+"""What a stage is made from: the meaning of its code, its params, its data."""

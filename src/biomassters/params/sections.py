@@ -1,0 +1,328 @@
+"""The schema of params.yaml: one class a section, in the file's order, and the whole of it last.
+
+Knows which values each key may have; knows nothing of what is done with them. It has no defaults
+and changes no value: it accepts or refuses, and changes no result.
+"""
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+CleaningName: TypeAlias = Literal["none", "winner", "second", "third"]
+"""What is done to a chip's values when it is read: the rules of the competition's three winners."""
+NormalisationName: TypeAlias = Literal["minmax", "zscore", "percentile"]
+TargetScaling: TypeAlias = Literal["none", "standard", "log", "sqrt"]
+AggregationName: TypeAlias = Literal["attention", "mean", "max"]
+MonthEncodingName: TypeAlias = Literal["none", "learned"]
+MissingMonthsName: TypeAlias = Literal["zero", "nearest", "mask"]
+LossName: TypeAlias = Literal["rmse", "huber", "mse", "mae_ssim"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+ViewsName: TypeAlias = Literal["none", "flips", "dihedral"]
+
+
+class Section(BaseModel):
+    """A mapping of params.yaml. Unknown keys and values out of range are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+CHIP_SIZE_STEP: Final = 32
+"""A chip's side is a multiple of it: the encoder halves it five times."""
+
+
+class SubsetParams(Section):
+    """Which chips of the catalogue are used, to try the real thing in an hour; all by default.
+
+    At most one of `first`, `fraction` and `chip_ids` may say so; each split is cut by itself.
+
+    Attributes:
+        first: This many of each split, by chip id; null = all.
+        fraction: This share of each split, drawn at random, at least one chip; 1.0 = all.
+        seed: Seed of that draw.
+        chip_ids: These alone; empty = all.
+    """
+
+    first: Annotated[int, Field(ge=1)] | None
+    fraction: float = Field(gt=0, le=1)
+    seed: Seed
+    chip_ids: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check_one_rule(self) -> "SubsetParams":
+        rules = (self.first is not None, self.fraction < 1, bool(self.chip_ids))
+        if sum(rules) > 1:
+            raise ValueError(
+                "data.subset: expected at most one of first, fraction and chip_ids, got"
+                f" first = {self.first}, fraction = {self.fraction:g} and"
+                f" {len(self.chip_ids)} chip_ids"
+            )
+        return self
+
+
+class DataParams(Section):
+    """Where the chips come from, and their size.
+
+    Attributes:
+        source: `synthetic` simulates every file of the catalogue; `folder` reads the official
+            layout, and `archives` the official zips and tars, from the directory that the
+            environment variable BIOMASSTERS_FOLDER names; `s3` reads the public buckets, or a
+            mirror; `hub` downloads the archives from the Hugging Face hub.
+        chip_size: Side of a chip, pixels; a multiple of 32.
+        on_bad_chip: What to do when a chip's file cannot be had or fails its verification:
+            `fail` fetches the others and then ends with an error, `skip` leaves the chip out.
+        subset: Which chips of the catalogue are used.
+    """
+
+    source: Literal["synthetic", "folder", "archives", "s3", "hub"]
+    chip_size: int = Field(gt=0, multiple_of=CHIP_SIZE_STEP)
+    on_bad_chip: Literal["fail", "skip"]
+    subset: SubsetParams
+
+
+class SplitParams(Section):
+    """How the train chips are divided into folds.
+
+    Attributes:
+        method: `random` is the winner's; `stratified` balances the chips' mean biomass.
+        n_folds: Number of folds.
+        seed: Seed of the division.
+    """
+
+    method: Literal["random", "stratified"]
+    n_folds: int = Field(ge=2)
+    seed: Seed
+
+
+class StatisticsParams(Section):
+    """Which band statistics normalise the inputs.
+
+    Attributes:
+        source: `computed` from the train chips; `published` are the winner's constants.
+    """
+
+    source: Literal["computed", "published"]
+
+
+class Architecture(Section):
+    """The architecture, and how its inputs and its output are scaled: all that weights depend on.
+
+    Attributes:
+        backbone: A timm encoder with 5 feature levels.
+        decoder_channels: Channels of the 5 decoder blocks, the coarsest first.
+        normalisation: How bands are scaled: `minmax` to 0...1 (the winner's), `zscore` to mean 0
+            and standard deviation 1, `percentile` from the 1st...99th percentile to 0...1.
+        target_scaling: `standard`: the head predicts in units of the training targets' standard
+            deviation about their mean; `none`: in t/ha (the winner's); `log`, `sqrt`: it predicts
+            log(1 + AGBM), the square root of AGBM, and the loss is taken there.
+        month_aggregation: How the months of a feature level become one: `attention` (the
+            winner's), or their `mean` or `max`.
+        month_encoding: `learned`: the attention is told which month it looks at; `none` (the
+            winner's): only what it looks like.
+        missing_months: What the model sees of a month without Sentinel-2 images: `zero`: images of
+            0 (the winner's); `nearest`: the images of the nearest month that has some; `mask`: the
+            month gets no attention.
+    """
+
+    backbone: str = Field(min_length=1)
+    decoder_channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=5, max_length=5)
+    normalisation: NormalisationName
+    target_scaling: TargetScaling
+    month_aggregation: AggregationName
+    month_encoding: MonthEncodingName
+    missing_months: MissingMonthsName
+
+
+class ModelParams(Architecture):
+    """The model that is trained.
+
+    Attributes:
+        pretrained: Start from timm's published weights (downloaded once).
+    """
+
+    pretrained: bool
+
+
+class AugmentationParams(Section):
+    """Random changes of the training chips; each chip draws its own.
+
+    Attributes:
+        symmetries: Apply one of the eight flips and quarter turns.
+        rotation_p: Probability of a rotation about a jittered centre.
+        rotation_degrees: The largest rotation to either side.
+        month_dropout_p: Probability that a chip loses months at all.
+        month_dropout_rate: Probability that such a chip loses a month; never all twelve.
+    """
+
+    symmetries: bool
+    rotation_p: Probability
+    rotation_degrees: float = Field(ge=0, le=180)
+    month_dropout_p: Probability
+    month_dropout_rate: float = Field(ge=0, lt=1)
+
+
+class OptimisationParams(Section):
+    """What `train` and `finetune` share.
+
+    Attributes:
+        batch_size: Chips a step, over all processes.
+        micro_batch_size: Chips a forward pass, over which batch normalisation averages; gradients
+            add up over the micro-batches of a step. A divisor of `batch_size`.
+        weight_decay: AdamW's; none on biases and norms.
+        clip_norm: Largest gradient norm.
+        precision: Arithmetic of the forward pass.
+        compile: Let torch compile the network, where it can.
+        loss: Of a chip, by default its RMSE (the winner's); all leave out what `max_target` says.
+        max_target: Pixels of this AGBM (t/ha) and more do not enter the loss.
+        ema_decay: Decay a step of an exponential moving average of the weights, which is then what
+            is validated and handed over; 0: no average.
+    """
+
+    batch_size: int = Field(gt=0)
+    micro_batch_size: int = Field(gt=0)
+    weight_decay: NotNegative
+    clip_norm: Positive
+    precision: Precision
+    compile: bool
+    loss: LossName
+    max_target: Positive
+    ema_decay: float = Field(ge=0, lt=1)
+
+
+class PhaseParams(Section):
+    """What `train` and `finetune` each have of their own.
+
+    Attributes:
+        epochs: Passes over the training chips.
+        lr_min: The learning rate at the end of the cosine.
+        warmup_epochs: First epochs, over which the learning rate rises linearly from 0.
+        frozen_encoder_epochs: First epochs, in which the encoder stays as it is.
+        plain_epochs: Last epochs, without augmentation.
+    """
+
+    epochs: int = Field(gt=0)
+    lr_min: NotNegative
+    warmup_epochs: int = Field(ge=0)
+    frozen_encoder_epochs: int = Field(ge=0)
+    plain_epochs: int = Field(ge=0)
+
+
+class TrainParams(PhaseParams):
+    """The training of each fold; the peak of its learning rate is the top-level `lr`.
+
+    Attributes:
+        validation_tta: Views that the logged TTA score of an epoch averages.
+        validation_every: Epochs between two validations (the last epoch always has one).
+    """
+
+    validation_tta: ViewsName
+    validation_every: int = Field(gt=0)
+
+
+class FinetuneParams(PhaseParams):
+    """The training on all chips, from a fold's model.
+
+    Attributes:
+        fold: The fold whose model it starts from.
+        lr: Peak learning rate.
+        weights: `last`, or the `average` over the epochs of the last quarter.
+    """
+
+    fold: int = Field(ge=0)
+    lr: Positive
+    weights: Literal["last", "average"]
+
+
+class PredictedModels(Section, extra="ignore"):
+    """The part of the section that scoring depends on.
+
+    Attributes:
+        models: The models whose predictions are averaged: `final`, all the `folds`, or all that
+            were `imported` (`python -m biomassters import-weights`).
+    """
+
+    models: Literal["final", "folds", "imported"]
+
+
+class PredictParams(PredictedModels, extra="forbid"):
+    """From models and chips to maps.
+
+    Attributes:
+        tta: The views whose predictions are averaged.
+        clamp: Raise negative predictions to 0 t/ha.
+        batch_size: Chips a forward pass.
+        precision: Arithmetic of the forward pass.
+    """
+
+    tta: ViewsName
+    clamp: bool
+    batch_size: int = Field(gt=0)
+    precision: Precision
+
+
+class Params(Section):
+    """params.yaml.
+
+    Attributes:
+        lr: Peak learning rate of `train`.
+        seed: Seed of everything random but the split.
+        folds: The folds that are trained, each 0...split.n_folds - 1.
+        cleaning: What is done to a chip's values when it is read.
+    """
+
+    lr: Positive
+    seed: Seed
+    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    data: DataParams
+    cleaning: CleaningName
+    split: SplitParams
+    statistics: StatisticsParams
+    model: ModelParams
+    augmentation: AugmentationParams
+    optimisation: OptimisationParams
+    train: TrainParams
+    finetune: FinetuneParams
+    predict: PredictParams
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "Params":
+        if len(set(self.folds)) < len(self.folds):
+            raise ValueError(f"folds: expected each fold once, got {list(self.folds)}")
+        if max(self.folds) >= self.split.n_folds:
+            raise ValueError(
+                f"folds: expected folds below split.n_folds = {self.split.n_folds},"
+                f" got {list(self.folds)}"
+            )
+        if self.finetune.fold not in self.folds:
+            raise ValueError(
+                f"finetune.fold: expected one of folds = {list(self.folds)},"
+                f" got {self.finetune.fold}"
+            )
+        if self.model.month_encoding != "none" and self.model.month_aggregation != "attention":
+            raise ValueError(
+                "model.month_encoding: expected none with model.month_aggregation ="
+                f" {self.model.month_aggregation} (it tells the attention which month it looks at),"
+                f" got {self.model.month_encoding}"
+            )
+        if self.optimisation.batch_size % self.optimisation.micro_batch_size:
+            raise ValueError(
+                "optimisation.micro_batch_size: expected a divisor of optimisation.batch_size ="
+                f" {self.optimisation.batch_size}, got {self.optimisation.micro_batch_size}"
+            )
+        for name, phase in (("train", self.train), ("finetune", self.finetune)):
+            for key in ("warmup_epochs", "frozen_encoder_epochs", "plain_epochs"):
+                if getattr(phase, key) > phase.epochs:
+                    raise ValueError(
+                        f"{name}.{key}: expected at most {name}.epochs = {phase.epochs},"
+                        f" got {getattr(phase, key)}"
+                    )
+        if self.statistics.source == "published" and self.model.normalisation != "minmax":
+            raise ValueError(
+                "model.normalisation: expected minmax with statistics.source = published (only"
+                f" minima and maxima were published), got {self.model.normalisation}"
+            )
+        return self
