@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src"
+RESULTS = ("dvc.lock", "fingerprints/", "metrics/")
+"""Of the committed run."""
 
 
 def copy_repository(folder: Path) -> None:
@@ -26,7 +29,7 @@ def copy_repository(folder: Path) -> None:
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+        if (ROOT / name).is_file() and not name.startswith(RESULTS):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target)

@@ -4,6 +4,7 @@ import csv
 from functools import partial
 from pathlib import Path
 
+from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, Section, StatisticsParams
 from biomassters.processes.scripts import run_script
@@ -24,7 +25,12 @@ class Params(Section):
 
 def main() -> None:
     """Count all pixels of the train chips; write their statistics and histograms."""
-    params = read_params(Params)
+    with hold_inputs(__file__):
+        count_chips(read_params(Params))
+
+
+def count_chips(params: Params) -> None:
+    """Count the train chips and write what this stage hands over."""
     clean = partial(clean_chip, name=params.cleaning)
     counts = count_pixels(ChipStore.open(Path("chips/train.zarr"), clean=clean))
     write_statistics(Path("statistics.json"), summarise_counts(counts, params.statistics.source))

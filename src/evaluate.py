@@ -24,6 +24,7 @@ from biomassters.evaluation.scores import (
     open_maps,
     score_maps,
 )
+from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.params.reading import read_params
 from biomassters.params.sections import PredictedModels, Section
 from biomassters.prediction.maps import read_prediction
@@ -48,7 +49,12 @@ class Params(Section):
 
 def main() -> None:
     """Score and draw each set of chips that has targets."""
-    params = read_params(Params)
+    with hold_inputs(__file__):
+        evaluate_maps(read_params(Params))
+
+
+def evaluate_maps(params: Params) -> None:
+    """Score and draw, and write what this stage hands over."""
     target = read_statistics(Path("statistics.json")).target
     train, test = (ChipStore.open(Path(f"chips/{split}.zarr")) for split in ("train", "test"))
     fold_names = [f"fold-{fold}" for fold in params.folds]

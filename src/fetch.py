@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 
 from biomassters.audit.report import write_audit
-from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.catalogue import SPLITS, Split, read_catalogue
 from biomassters.dataset.subsets import select_subset
+from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.packing.assembly import pack_split
 from biomassters.params.reading import read_params
 from biomassters.params.sections import DataParams, Section
@@ -23,12 +24,17 @@ class Params(Section):
 
 
 def main() -> None:
-    """Fetch what the store lacks, replace the store, and write its audit."""
+    """Fetch what the store of the command line's split lacks, and write its audit."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("split", choices=SPLITS)
     split = parser.parse_args().split
     end_with_dvc()
-    params = read_params(Params)
+    with hold_inputs(__file__, split=split):
+        fetch_split(split, read_params(Params))
+
+
+def fetch_split(split: Split, params: Params) -> None:
+    """Fetch a split and write what this stage hands over."""
     store = Path("chips") / f"{split}.zarr"
     n_workers = count_workers(default=count_cores())
     report = pack_split(

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
-from biomassters.fingerprint.stage_inputs import fingerprint_stage
+from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.precision import place_model
 from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
 from biomassters.params.reading import read_params
@@ -41,11 +41,14 @@ class Params(Section):
 
 def main() -> None:
     """Finetune the fold's model that the params name."""
-    with join_processes() as processes:
-        finetune_model(read_params(Params), processes)
+    with (
+        join_processes() as processes,
+        hold_inputs(__file__, is_first=processes.is_first) as inputs,
+    ):
+        finetune_model(read_params(Params), inputs, processes)
 
 
-def finetune_model(params: Params, processes: Processes) -> None:
+def finetune_model(params: Params, inputs: StageInputs, processes: Processes) -> None:
     """Finetune the model and write what this stage hands over; the first process alone writes."""
     finetune = params.finetune
     clean = partial(clean_chip, name=params.cleaning)
@@ -68,7 +71,7 @@ def finetune_model(params: Params, processes: Processes) -> None:
         keeper=keeper,
         processes=processes,
     )
-    scratch = scratch_folder(f"finetune-{fingerprint_stage('finetune')}")
+    scratch = scratch_folder(f"finetune-{inputs.digest}")
     with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, Path("metrics/finetune"))
     if not processes.is_first:

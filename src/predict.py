@@ -10,6 +10,7 @@ from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.batches.symmetries import views
 from biomassters.errors import ModelError
+from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.model.precision import place_model
 from biomassters.model.weights import load_model
 from biomassters.params.reading import read_params
@@ -31,7 +32,7 @@ class Params(Section):
 
 def main() -> None:
     """Predict all test chips."""
-    with join_processes() as processes:
+    with join_processes() as processes, hold_inputs(__file__, is_first=processes.is_first):
         predict_chips(read_params(Params), processes)
 
 

@@ -11,7 +11,7 @@ from biomassters.batches.distributed import Processes, join_processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batches, open_batches
 from biomassters.batches.symmetries import views
-from biomassters.fingerprint.stage_inputs import fingerprint_stage
+from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.precision import place_model
 from biomassters.model.weights import CLEANING_KEY, save_weights
@@ -58,11 +58,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fold", type=int)
     fold = parser.parse_args().fold
-    with join_processes() as processes:
-        train_fold(fold, read_params(Params), processes)
+    with (
+        join_processes() as processes,
+        hold_inputs(__file__, is_first=processes.is_first, fold=fold) as inputs,
+    ):
+        train_fold(fold, read_params(Params), inputs, processes)
 
 
-def train_fold(fold: int, params: Params, processes: Processes) -> None:
+def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Processes) -> None:
     """Train a fold and write what this stage hands over; the first process alone writes."""
     clean = partial(clean_chip, name=params.cleaning)
     store = ChipStore.open(Path("chips/train.zarr"), clean=clean)
@@ -89,7 +92,7 @@ def train_fold(fold: int, params: Params, processes: Processes) -> None:
         validate=held_out.score,
         processes=processes,
     )
-    scratch = scratch_folder(f"train-{fold}-{fingerprint_stage('train', fold=fold)}")
+    scratch = scratch_folder(f"train-{fold}-{inputs.digest}")
     with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, Path(f"metrics/train/{fold}"))
     for folder, weights in (("last", model.state_dict()), ("folds", best.weights)):

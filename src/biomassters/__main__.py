@@ -8,6 +8,7 @@ from biomassters.commands.compare import METRIC, group_experiments, run_exp_show
 from biomassters.commands.prune_checkpoints import prune_checkpoints
 from biomassters.commands.summary import summarise
 from biomassters.commands.use_catalogue import switch_catalogue
+from biomassters.commands.why import explain
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.processes.scripts import run_script
 from biomassters.simulator.official_files import write_dataset
@@ -24,6 +25,7 @@ def main() -> None:
     _add_import_weights(commands)
     _add_prune_checkpoints(commands)
     _add_compare(commands)
+    _add_why(commands)
     arguments = parser.parse_args()
     run_script(lambda: arguments.run(arguments))
 
@@ -119,6 +121,14 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.set_defaults(
         run=lambda arguments: print(tabulate(group_experiments(run_exp_show(), arguments.metric)))
     )
+
+
+def _add_why(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "why", help="tell which module, param or input makes a stage out of date since its last run"
+    )
+    command.add_argument("stage", nargs="?", metavar="STAGE", help="train, train@0, ... (all)")
+    command.set_defaults(run=lambda arguments: print(explain(arguments.stage)))
 
 
 if __name__ == "__main__":

@@ -37,5 +37,13 @@ class TrainingError(BiomasstersError):
     """Training cannot go on."""
 
 
+class SourceCodeError(BiomasstersError):
+    """A source of this project is not Python, or imports one that is not there."""
+
+
+class ChangedInputsError(BiomasstersError):
+    """What a stage read is not what DVC would record that it read."""
+
+
 class BusyError(BiomasstersError):
     """Another process does the same work already."""

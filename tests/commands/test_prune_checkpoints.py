@@ -9,7 +9,7 @@ from locked import held_by_another_process
 from biomassters.commands import prune_checkpoints as checkpoint_pruning
 from biomassters.commands.prune_checkpoints import prune_checkpoints
 from biomassters.errors import ParamsError
-from biomassters.fingerprint.stage_inputs import fingerprint_stage
+from biomassters.fingerprint.stage_inputs import read_inputs
 from repository_copy import ROOT
 
 STAGES = """
@@ -33,8 +33,8 @@ class Finished:
 
     def run(self, command: list[str], **_: object) -> SimpleNamespace:
         """Take the place of `subprocess.run`."""
-        self.asked = command[command.index("--json") + 1 :]
-        return SimpleNamespace(stdout=self.stdout, returncode=self.returncode)
+        self.asked = command[command.index("status") + 1 : -1]
+        return SimpleNamespace(stdout=self.stdout, stderr="", returncode=self.returncode)
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "models/folds/fold-0.safetensors").write_text("weights")
     folder = tmp_path / "work"
     for name in (
-        f"train-0-{fingerprint_stage('train', fold=0)}",
-        f"finetune-{fingerprint_stage('finetune')}",
+        f"train-0-{read_inputs(Path('src/train.py'), fold=0).digest}",
+        f"finetune-{read_inputs(Path('src/finetune.py')).digest}",
         "train-0-0123456789abcdef",
         "train-7-0123456789abcdef",
         "finetune-0123456789abcdef",
@@ -77,8 +77,8 @@ def names(work: Path) -> set[str]:
 
 def present(work: Path) -> set[str]:
     return {
-        f"train-0-{fingerprint_stage('train', fold=0)}",
-        f"finetune-{fingerprint_stage('finetune')}",
+        f"train-0-{read_inputs(Path('src/train.py'), fold=0).digest}",
+        f"finetune-{read_inputs(Path('src/finetune.py')).digest}",
     } & names(work)
 
 
@@ -181,7 +181,6 @@ def test_folder_without_pipeline_is_refused(
 
 @pytest.mark.parametrize("stage", ["train", "finetune"])
 def test_scripts_name_their_folders_as_expected_here(stage: str) -> None:
-    item = ", fold=fold" if stage == "train" else ""
     fold = "-{fold}" if stage == "train" else ""
-    expected = f"{stage}{fold}-{{fingerprint_stage('{stage}'{item})}}"
+    expected = f"{stage}{fold}-{{inputs.digest}}"
     assert f'scratch_folder(f"{expected}")' in (ROOT / f"src/{stage}.py").read_text()

@@ -13,7 +13,7 @@ from biomassters.commands.use_catalogue import switch_catalogue
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.errors import CatalogueError
 from biomassters.simulator.official_files import write_catalogue, write_dataset
-from import_closures import SRC
+from repository_copy import SRC
 
 INSIDE = Path("src/catalogue/synthetic")
 

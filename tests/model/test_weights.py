@@ -17,9 +17,11 @@ from biomassters.model.weights import (
     HEADER_KEY,
     decode_architecture,
     load_model,
+    read_packages,
     save_weights,
 )
 from biomassters.params.sections import ModelParams, PredictParams
+from biomassters.processes.packages import list_versions
 
 SETTINGS = ModelParams(
     backbone="mobilenetv3_small_050",
@@ -75,6 +77,23 @@ def test_same_model_gives_the_same_bytes(model: BiomassModel, tmp_path: Path) ->
     save_weights(first, model, metadata)
     save_weights(second, load_model(first), dict(reversed(metadata.items())))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_header_tells_the_packages_that_made_it(model: BiomassModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    assert torch.__version__.startswith(read_packages(path)["torch"])
+    assert read_packages(path) == list_versions()
+
+
+def test_file_from_before_packages_were_told_has_none(model: BiomassModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, {})
+    header = json.loads(header_of(path)[HEADER_KEY])
+    del header["packages"]
+    save_file(load_file(path), path, {HEADER_KEY: json.dumps(header)})
+    assert read_packages(path) == {}
+    load_model(path)
 
 
 def test_header_holds_architecture_and_metadata(model: BiomassModel, tmp_path: Path) -> None:

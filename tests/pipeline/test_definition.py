@@ -1,7 +1,7 @@
 """dvc.yaml against the sources: nothing reruns for nothing, and nothing is left stale."""
 
 import ast
-import hashlib
+import json
 import re
 from typing import Any
 
@@ -11,13 +11,16 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from stage_scripts import read_script
 
+from biomassters.fingerprint.closure import hash_closure
+from biomassters.fingerprint.records import hash_record
 from biomassters.params.reading import look_up
 from biomassters.params.sections import Params
-from import_closures import SRC, import_closure
+from repository_copy import ROOT, SRC
 
-ROOT = SRC.parent
 README = (ROOT / "README.md").read_text()
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+ALL_STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {name: stage for name, stage in ALL_STAGES.items() if name != "fingerprint"}
+"""Those whose results hours may depend on."""
 
 
 def list_keys(model: type[BaseModel]) -> set[str]:
@@ -38,16 +41,45 @@ def list_leaves(key: str, value: Any) -> set[str]:
     return set().union(*(list_leaves(f"{key}.{name}", inner) for name, inner in value.items()))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ALL_STAGES)
 def test_stage_is_one_script_of_its_name(stage: str) -> None:
-    assert STAGES[stage]["cmd"].split()[:2] == ["python", f"src/{stage}.py"]
+    assert ALL_STAGES[stage]["cmd"].split()[:2] == ["python", f"src/{stage}.py"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_depends_on_the_exact_closure_of_its_imports(stage: str) -> None:
-    listed = {path for path in STAGES[stage]["deps"] if path.startswith("src/")}
-    needed = import_closure(SRC / f"{stage}.py")
-    assert listed == needed, f"add {sorted(needed - listed)}, drop {sorted(listed - needed)}"
+def test_stage_depends_on_its_fingerprint_and_on_no_source(stage: str) -> None:
+    deps = [path for path in STAGES[stage]["deps"] if path.startswith(("src", "fingerprints"))]
+    assert deps == [f"fingerprints/{stage}.json"]
+
+
+def test_fingerprint_is_made_first_of_all_sources_for_each_other_stage() -> None:
+    stage = ALL_STAGES["fingerprint"]
+    assert next(iter(ALL_STAGES)) == "fingerprint"
+    assert stage["deps"] == ["src"]
+    assert "params" not in stage
+    # Not in DVC's cache but in git, where a reader sees which module's meaning a commit changed.
+    uncached = {"cache": False}
+    assert stage["outs"] == [{f"fingerprints/{name}.json": uncached} for name in STAGES]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_holds_what_it_read_against_what_is_there_at_its_end(stage: str) -> None:
+    tree = ast.parse((SRC / f"{stage}.py").read_text())
+    main = next(node for node in tree.body if getattr(node, "name", "") == "main")
+    held = [node for node in ast.walk(main) if isinstance(node, ast.With) and is_held(node)]
+    assert len(held) == 1
+    # Params are read while they are held, and not before.
+    reads = [node for node in ast.walk(tree) if is_call(node, "read_params")]
+    assert len(reads) == 1
+    assert reads[0] in set(ast.walk(held[0]))
+
+
+def is_held(node: ast.With) -> bool:
+    return any(is_call(item.context_expr, "hold_inputs") for item in node.items)
+
+
+def is_call(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,40 +117,37 @@ def test_every_default_out_is_git_ignored_or_uncached() -> None:
 
 
 def test_stages_of_dvc_yaml_are_the_scripts() -> None:
-    assert set(STAGES) == {path.stem for path in SRC.glob("*.py")}
-
-
-def test_closure_follows_packages_and_names() -> None:
-    closure = import_closure(SRC / "fetch.py")
-    assert {"src/fetch.py", "src/biomassters/__init__.py"} <= closure
-    assert "src/biomassters/params/__init__.py" in closure
-    assert "src/biomassters/training/engine.py" not in closure
+    assert set(ALL_STAGES) == {path.stem for path in SRC.glob("*.py")}
 
 
 def test_readme_lists_the_stages_in_order() -> None:
     rows = re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\|[^|]*\|$", README, re.MULTILINE)
-    assert [stage for stage in rows if not stage.isupper()] == list(STAGES)
+    assert [stage for stage in rows if not stage.isupper()] == list(ALL_STAGES)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ALL_STAGES)
 def test_readme_names_what_each_stage_writes(stage: str) -> None:
     row = re.search(rf"^\| `{stage}`.*$", README, re.MULTILINE)
     assert row is not None
-    outs = [*STAGES[stage].get("outs", []), *STAGES[stage].get("metrics", [])]
+    outs = [*ALL_STAGES[stage].get("outs", []), *ALL_STAGES[stage].get("metrics", [])]
     for out in outs:
         path = out if isinstance(out, str) else next(iter(out))
-        assert "/".join(path.split("${")[0].split("/")[:2]) in row[0]
+        place = "fingerprints/" if stage == "fingerprint" else path.split("${")[0]
+        assert "/".join(place.split("/")[:2]) in row[0]
 
 
 def test_committed_run_is_that_of_the_committed_sources_and_params() -> None:
-    """After a change of sources or params: `make repro`, and commit dvc.lock and metrics/."""
+    """After a change of one: `make repro`, and commit dvc.lock, fingerprints/ and metrics/."""
     # YAML 1.2, as DVC writes it: PyYAML takes its 1e-06 for a string.
     params, lock = (YAML(typ="safe").load(ROOT / name) for name in ("params.yaml", "dvc.lock"))
+    assert {name.partition("@")[0] for name in lock["stages"]} == set(ALL_STAGES)
     for name, stage in lock["stages"].items():
-        for dependency in stage["deps"]:
-            path = ROOT / dependency["path"]
-            if dependency["path"].startswith("src/"):
-                digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-                assert dependency["md5"] == digest, f"{name}: {dependency['path']} has changed"
-        for key, value in stage["params"]["params.yaml"].items():
+        prints = [dep for dep in stage["deps"] if dep["path"].startswith("fingerprints/")]
+        assert len(prints) == (name != "fingerprint"), name
+        for dependency in prints:
+            committed = (ROOT / dependency["path"]).read_bytes()
+            code = hash_closure(SRC / f"{name.partition('@')[0]}.py")
+            assert json.loads(committed) == code, f"{name}: its code has changed"
+            assert dependency["md5"] == hash_record(committed), name
+        for key, value in stage.get("params", {}).get("params.yaml", {}).items():
             assert look_up(params, key) == value, f"{name}: {key} has changed"

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from typing import Any
 
-from import_closures import SRC
+from repository_copy import SRC
 
 
 def read_script(stage: str) -> Any:

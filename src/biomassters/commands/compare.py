@@ -3,14 +3,13 @@
 Knows what `dvc exp show --json` prints; knows nothing of the pipeline.
 """
 
-import json
 import math
 import statistics
-import subprocess  # DVC's own command is its only stable interface
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from biomassters.commands.dvc_calls import ask_dvc
 from biomassters.errors import ParamsError
 from biomassters.params.reading import look_up
 
@@ -53,20 +52,9 @@ def run_exp_show() -> list[dict[str, Any]]:
     """Return what `dvc exp show --json` prints here.
 
     Raises:
-        ParamsError: DVC refuses.
+        BiomasstersError: DVC refuses.
     """
-    result = subprocess.run(
-        ["dvc", "exp", "show", "--json"],  # noqa: S607  # the environment's own
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        raise ParamsError(
-            f"expected `dvc exp show --json` to work here, got {' '.join(result.stderr.split())};"
-            " run in the repository's root"
-        )
-    revisions: list[dict[str, Any]] = json.loads(result.stdout)
+    revisions: list[dict[str, Any]] = ask_dvc("exp", "show")
     return revisions
 
 

@@ -4,18 +4,16 @@ Knows the folders that the scripts of `train` and `finetune` keep checkpoints in
 in `work/`, such as chips that a killed fetch has brought, it only says that it stays.
 """
 
-import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from biomassters.errors import BusyError
-from biomassters.fingerprint.stage_inputs import fingerprint_stage
+from biomassters.commands.dvc_calls import ask_dvc
+from biomassters.errors import BiomasstersError, BusyError
+from biomassters.fingerprint.stage_inputs import read_inputs
 from biomassters.params.reading import read_params
 from biomassters.params.sections import Params
 from biomassters.processes.locks import hold_folder
@@ -82,12 +80,11 @@ def _list_present() -> dict[str, str | None]:
     stages: dict[str, dict[str, Any]] = {f"train-{fold}": {"fold": fold} for fold in folds}
     present: dict[str, str | None] = {}
     for training, item in {**stages, "finetune": {}}.items():
-        stage = training.partition("-")[0]
-        target = f"{stage}@{item['fold']}" if item else stage
-        try:
-            present[f"{training}-{fingerprint_stage(stage, **item)}"] = target
-        except FileNotFoundError:
+        inputs = read_inputs(Path("src") / f"{training.partition('-')[0]}.py", **item)
+        if inputs.absent:
             present[training] = None
+        else:
+            present[f"{training}-{inputs.digest}"] = inputs.stage
     return present
 
 
@@ -132,13 +129,7 @@ def _delete(verdict: Verdict, *, dry_run: bool) -> Verdict:
 
 def _list_unfinished(targets: Sequence[str]) -> set[str]:
     """Return the stages whose outs are not all there as DVC recorded them: all, if in doubt."""
-    if not targets:
-        return set()
-    # As a module: this Python's DVC, also where its environment is not on the PATH.
-    command = [sys.executable, "-m", "dvc", "status", "--json", *targets]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     try:
-        changed = json.loads(done.stdout)
-    except ValueError:
+        return set(ask_dvc("status", *targets)) if targets else set()
+    except BiomasstersError:
         return set(targets)
-    return set(changed) if done.returncode == 0 else set(targets)

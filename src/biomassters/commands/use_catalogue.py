@@ -1,12 +1,11 @@
 """Making another catalogue the pipeline's `data/`."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from biomassters.commands.dvc_calls import DvcError, run_dvc
 from biomassters.dataset.catalogue import SPLITS, read_catalogue
 from biomassters.errors import CatalogueError
 
@@ -94,12 +93,10 @@ def _remove(path: Path) -> None:
 
 
 def _dvc(*arguments: str) -> None:
-    # As a module: this Python's DVC, also where its environment is not on the PATH.
-    command = [sys.executable, "-m", "dvc", *arguments, "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
+    try:
+        run_dvc(*arguments, "--quiet")
+    except DvcError as error:
         raise CatalogueError(
-            f"expected `dvc {' '.join(arguments)}` to work, got"
-            f" {' '.join(done.stderr.split()) or f'exit code {done.returncode}'};"
+            f"expected `dvc {' '.join(arguments)}` to work, got {error.reason};"
             " mend that and repeat the command: data/ is as before"
-        )
+        ) from None

@@ -5,7 +5,8 @@ Knows the format of these files; knows nothing of checkpoints, nor of the winner
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +18,16 @@ from torch import Tensor
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.params.sections import Architecture
+from biomassters.processes.packages import list_versions
 
 HEADER_KEY: Final = "biomassters"
 """The only key of the file's metadata: safetensors writes several in random order."""
 
 CLEANING_KEY: Final = "cleaning"
 """Of the metadata: how the chips were cleaned that the model was trained on."""
+
+PACKAGES_KEY: Final = "packages"
+"""Of the header: the versions that the model was made with."""
 
 CLEANING_BEFORE: Final = "none"
 """How they were before there was any such key."""
@@ -41,14 +46,19 @@ N_NAMED: Final = 3
 def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -> None:
     """Write a model; the same model and metadata give the same bytes.
 
-    The file appears under its name only when it is whole.
+    The file appears under its name only when it is whole. Its header tells the versions of the
+    packages that made it.
 
     Args:
         path: The file; its folder is created.
         model: On any device.
         metadata: Where the weights come from, and under `CLEANING_KEY` of what chips.
     """
-    header = {"architecture": encode_architecture(model.architecture), "metadata": dict(metadata)}
+    header = {
+        "architecture": encode_architecture(model.architecture),
+        "metadata": dict(metadata),
+        PACKAGES_KEY: list_versions(),
+    }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +94,17 @@ def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
     return model.eval()
 
 
+def read_packages(path: Path) -> dict[str, str]:
+    """Return the versions of the packages that made a file, by name; none of an older file.
+
+    Raises:
+        ModelError: The file is absent, or is no weights file of this project.
+    """
+    with _open(path) as (_, header):
+        packages: dict[str, str] = header.get(PACKAGES_KEY, {})
+    return packages
+
+
 def encode_architecture(architecture: Architecture) -> str:
     """Return one line of JSON with sorted keys.
 
@@ -109,6 +130,13 @@ def decode_architecture(text: str) -> Architecture:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with _open(path) as (file, header):
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a file, and yield it with its header."""
     if not path.is_file():
         raise ModelError(
             f"expected the weights {path}, got no such file; run `dvc repro` or `dvc pull`"
@@ -117,7 +145,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER_KEY])
             header["architecture"], header["metadata"].get(CLEANING_KEY)
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file, header
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"expected a weights file of this project, got another ({type(error).__name__}:"
