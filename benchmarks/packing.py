@@ -32,7 +32,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from biomassters.dataset.catalogue import ChipRecord, FileRecord, read_catalogue
 from biomassters.packing.assembly import pack_split
-from biomassters.processes.worker_count import count_cores
+from biomassters.processes.counts import count_cores
 from biomassters.simulator.official_files import write_dataset
 from biomassters.sources.folder_source import FolderSource
 from biomassters.sources.source import list_files

@@ -7,7 +7,7 @@ from pathlib import Path
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, Section, StatisticsParams
-from biomassters.processes.scripts import run_script
+from biomassters.processes.ending import run_script
 from biomassters.statistics.counting import count_pixels, summarise_counts
 from biomassters.statistics.figures import write_statistics
 from biomassters.store.chips import ChipStore

@@ -29,7 +29,7 @@ from biomassters.params.reading import read_params
 from biomassters.params.sections import PredictedModels, Section
 from biomassters.prediction.maps import read_prediction
 from biomassters.prediction.metrics import ErrorSums
-from biomassters.processes.scripts import run_script
+from biomassters.processes.ending import run_script
 from biomassters.statistics.figures import read_statistics
 from biomassters.store.chips import ChipStore
 

@@ -10,9 +10,9 @@ from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.packing.assembly import pack_split
 from biomassters.params.reading import read_params
 from biomassters.params.sections import DataParams, Section
-from biomassters.processes.parents import end_with_dvc
-from biomassters.processes.scripts import run_script, scratch_folder
-from biomassters.processes.worker_count import count_cores, count_workers
+from biomassters.processes.counts import count_cores, count_workers
+from biomassters.processes.ending import end_with_dvc, run_script
+from biomassters.processes.scratch import scratch_folder
 from biomassters.sources.opening import open_source
 from biomassters.store.chips import ChipStore
 

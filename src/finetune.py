@@ -19,8 +19,9 @@ from biomassters.params.sections import (
     OptimisationParams,
     Section,
 )
+from biomassters.processes.ending import run_script
 from biomassters.processes.launching import launch
-from biomassters.processes.scripts import run_script, scratch_folder
+from biomassters.processes.scratch import scratch_folder
 from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints

@@ -17,8 +17,8 @@ from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
+from biomassters.processes.ending import run_script
 from biomassters.processes.launching import launch
-from biomassters.processes.scripts import run_script
 from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 

@@ -28,8 +28,9 @@ from biomassters.params.sections import (
 )
 from biomassters.prediction.inference import predict_batches, score_chips
 from biomassters.prediction.maps import write_prediction
+from biomassters.processes.ending import run_script
 from biomassters.processes.launching import launch
-from biomassters.processes.scripts import run_script, scratch_folder
+from biomassters.processes.scratch import scratch_folder
 from biomassters.statistics.figures import read_statistics
 from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip

@@ -10,7 +10,7 @@ from biomassters.commands.summary import summarise
 from biomassters.commands.use_catalogue import switch_catalogue
 from biomassters.commands.why import explain
 from biomassters.dataset.catalogue import read_catalogue
-from biomassters.processes.scripts import run_script
+from biomassters.processes.ending import run_script
 from biomassters.simulator.official_files import write_dataset
 
 

@@ -13,8 +13,6 @@ import pytest
 from forked_scripts import run_script
 from together import PATIENCE_S, make_environment
 
-from biomassters.errors import BiomasstersError
-from biomassters.processes.launching import count_processes
 from repository_copy import ROOT
 
 SCRIPT = """
@@ -22,7 +20,7 @@ import os, sys, time
 from pathlib import Path
 import torch
 from biomassters.batches.distributed import join_processes
-from biomassters.processes.scripts import run_script
+from biomassters.processes.ending import run_script
 from biomassters.errors import ParamsError
 from biomassters.processes.launching import launch
 
@@ -180,13 +178,6 @@ def test_ended_launcher_ends_all(script: Path, environment: dict[str, str], numb
         process.send_signal(number)
         assert process.wait(8) != 0
         assert all_end_within(8, list_ranks(script))
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", ""])
-def test_number_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIOMASSTERS_PROCESSES", text)
-    with pytest.raises(BiomasstersError, match="expected a number of processes from 1 on, got"):
-        count_processes()
 
 
 def test_command_that_is_none_is_one_line(script: Path) -> None:

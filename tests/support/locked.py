@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from biomassters.errors import BusyError
-from biomassters.processes.locks import hold_folder
+from biomassters.processes.scratch import hold_folder
 
 HOLD = """
 import importlib, sys, time
@@ -24,7 +24,7 @@ with getattr(importlib.import_module(module), function)(Path(folder)):
 def start_holder(
     folder: Path,
     *,
-    hold: str = "biomassters.processes.locks.hold_folder",
+    hold: str = "biomassters.processes.scratch.hold_folder",
     launcher: tuple[str, ...] = (),
 ) -> "subprocess.Popen[str]":
     """Start a child, perhaps by a launcher, and return when it holds `folder` by `hold`."""

@@ -12,7 +12,7 @@ from together import make_environment, run_together
 
 from biomassters.batches.distributed import join_processes
 from biomassters.errors import BusyError
-from biomassters.processes.scripts import run_script
+from biomassters.processes.ending import run_script
 from biomassters.training.checkpoint import Checkpoints, hold_checkpoints
 
 

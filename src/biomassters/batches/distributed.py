@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from biomassters.processes.parents import end_with_dvc, end_with_parent
+from biomassters.processes.ending import end_with_dvc, end_with_parent
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from biomassters.processes.worker_count import count_cores, count_workers
+from biomassters.processes.counts import count_cores, count_workers
 from biomassters.store.bands import N_MONTHS, N_S1, N_S2
 from biomassters.store.chips import AGBM, S1, S2, ChipStore
 

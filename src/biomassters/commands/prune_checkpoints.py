@@ -16,8 +16,7 @@ from biomassters.errors import BiomasstersError, BusyError
 from biomassters.fingerprint.stage_inputs import read_inputs
 from biomassters.params.reading import read_params
 from biomassters.params.sections import Params
-from biomassters.processes.locks import hold_folder
-from biomassters.processes.scripts import scratch_folder
+from biomassters.processes.scratch import hold_folder, scratch_folder
 
 CHECKPOINTS: Final = re.compile(r"(train-\d+|finetune)-[0-9a-f]{16}")
 """Names of the folders that the scripts make: a training, then the fingerprint of its inputs."""

@@ -33,7 +33,7 @@ from biomassters.packing.staging import (
     is_complete,
 )
 from biomassters.packing.workers import choose_workers, stage_chips
-from biomassters.processes.locks import hold_folder
+from biomassters.processes.scratch import hold_folder
 from biomassters.sources.source import BadFile, Source
 from biomassters.store.chips import (
     AGBM,

@@ -22,15 +22,14 @@ from datetime import timedelta
 from tempfile import TemporaryDirectory
 from typing import Final
 
-import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list it
 
 from biomassters.errors import BiomasstersError
-from biomassters.processes.parents import end_with_dvc
+from biomassters.processes.counts import count_processes
+from biomassters.processes.ending import end_with_dvc
 
 LAUNCH_VARIABLE: Final = "BIOMASSTERS_LAUNCH"
-PROCESSES_VARIABLE: Final = "BIOMASSTERS_PROCESSES"
 FAILURE_KEY: Final = "biomassters/failures"
 GRACE_S: Final = 10
 """How long a failed process may take to end before it is ended."""
@@ -57,23 +56,6 @@ def launch(main: Callable[[], None]) -> None:
         _run_torchrun(n_processes)
     else:
         main()
-
-
-def count_processes() -> int:
-    """Return how many processes a stage has on this machine.
-
-    Raises:
-        BiomasstersError: BIOMASSTERS_PROCESSES is no number of processes.
-    """
-    text = os.environ.get(PROCESSES_VARIABLE)
-    if text is None:
-        return max(1, torch.cuda.device_count())
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise BiomasstersError(
-            f"expected a number of processes from 1 on, got {text!r}, at the environment variable"
-            f" {PROCESSES_VARIABLE}; set another, or unset it for one a GPU"
-        )
-    return int(text)
 
 
 def _run_torchrun(n_processes: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from biomassters.batches.distributed import ALONE, Processes
-from biomassters.processes.locks import hold_folder
+from biomassters.processes.scratch import hold_folder
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 

@@ -19,8 +19,7 @@ from tqdm import tqdm
 
 from biomassters.dataset.catalogue import ChipRecord
 from biomassters.errors import SourceError
-from biomassters.processes.locks import hold_folder
-from biomassters.processes.scripts import scratch_folder
+from biomassters.processes.scratch import hold_folder, scratch_folder
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile, download, measure_room
 from biomassters.sources.hub.faults import PassingError, name_faults, retry

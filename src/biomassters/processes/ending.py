@@ -1,18 +1,22 @@
-"""The end of a process whose DVC, or torchrun, has ended.
+"""How a script ends: on an error in one line, and with the DVC or torchrun that started it.
 
-Without it, a killed `dvc repro` leaves its trainer alive, and the next one starts another. The
-kernel's own signal (PR_SET_PDEATHSIG) tells of the parent only, which may be a shell: DVC runs
+Without the latter, a killed `dvc repro` leaves its trainer alive, and the next one starts another.
+The kernel's own signal (PR_SET_PDEATHSIG) tells of the parent only, which may be a shell: DVC runs
 `$SHELL -c COMMAND`, and dash, unlike bash, stays between DVC and the command.
 """
 
+import errno
 import logging
 import os
 import select
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+
+from biomassters.errors import BiomasstersError
 
 DVC_VARIABLE: Final = b"DVC_ROOT="
 """DVC sets it for the commands that it runs, and so not for itself."""
@@ -20,6 +24,24 @@ FARTHEST: Final = 32
 """Ancestors to look at, at most."""
 
 log = logging.getLogger(__name__)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script; turn what a user can mend into one line on stderr and exit code 1."""
+    try:
+        main()
+    except BiomasstersError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        sys.exit(
+            f"error: expected room on the disk, got none left{where};"
+            " free some space and run the same command again: finished work is kept"
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def end_with_dvc() -> None:

@@ -1,5 +1,6 @@
-"""A process that DVC started ends with it, whatever shell is in between."""
+"""A script ends on an error in one line, and with the DVC that started it, whatever is between."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 from together import make_environment
 
+from biomassters.errors import BiomasstersError
+from biomassters.processes.ending import run_script
+
 WORKER = """
 import os, sys, time
-from biomassters.processes.parents import end_with_dvc, end_with_parent
+from biomassters.processes.ending import end_with_dvc, end_with_parent
 {call}()
 print(os.getpid(), flush=True)
 time.sleep(60)
@@ -97,3 +101,23 @@ def test_process_of_torchrun_ends_with_it_even_without_dvc() -> None:
     with started("/bin/sh", "{}", call="end_with_parent") as (_, worker):
         os.kill(parent_of(worker), signal.SIGKILL)
         assert ends_within(5, worker)
+
+
+def raise_error(error: BaseException) -> None:
+    raise error
+
+
+def test_users_mistake_is_one_line_and_exit_code_1() -> None:
+    with pytest.raises(SystemExit, match=r"^error: expected chips, got none$"):
+        run_script(lambda: raise_error(BiomasstersError("expected chips, got none")))
+
+
+def test_full_disk_is_one_line_that_names_the_file() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "chips/train.zarr")
+    with pytest.raises(SystemExit, match=r"^error: .*room on the disk.*chips/train\.zarr"):
+        run_script(lambda: raise_error(error))
+
+
+def test_programmers_mistake_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_script(lambda: raise_error(ZeroDivisionError()))

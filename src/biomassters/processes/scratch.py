@@ -1,11 +1,20 @@
-"""Scratch folders that one process at a time may use."""
+"""Scratch folders: where they are, and that one process at a time may use one."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from biomassters.errors import BusyError
+
+
+def scratch_folder(stage: str) -> Path:
+    """Return the stage's scratch folder, shared by all experiments of this checkout.
+
+    DVC sets DVC_ROOT to the main checkout, in temporary and queued experiments too.
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")) / "work" / stage
 
 
 @contextmanager
