@@ -8,7 +8,8 @@ from pathlib import Path
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import keep_record, write_record
 from biomassters.params.reading import read_document
-from biomassters.processes.scripts import run_script, scratch_folder
+from biomassters.processes.ending import run_script
+from biomassters.processes.scratch import scratch_folder
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from biomassters.fingerprint.records import encode_record, find_record, hash_rec
 from biomassters.fingerprint.stage_inputs import FINGERPRINTS, PIPELINE_FILE, fingerprint_path
 from biomassters.params.reading import PARAMS_FILE, look_up, read_document
 from biomassters.processes.packages import list_versions
-from biomassters.processes.scripts import scratch_folder
+from biomassters.processes.scratch import scratch_folder
 
 LOCK_FILE: Final = Path("dvc.lock")
 FINGERPRINT_STAGE: Final = "fingerprint"
