@@ -33,6 +33,7 @@ from biomassters.params.sections import (
     Section,
     TrainParams,
 )
+from biomassters.processes.environment import Environment
 from biomassters.store.bands import N_BANDS, N_MONTHS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -114,7 +115,10 @@ def parse_options(description: str | None) -> argparse.Namespace:
 def build_model(preset: Preset, seed: int = 0) -> BiomassModel:
     """Build a preset's model with random weights."""
     torch.manual_seed(seed)
-    return BiomassModel.build(preset.model, STATISTICS)
+    model = BiomassModel.build(preset.model, STATISTICS)
+    if Environment().activation_checkpointing:
+        model.network.checkpoint_activations()
+    return model
 
 
 def set_optimisation(

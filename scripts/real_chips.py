@@ -22,7 +22,8 @@ from biomassters.dataset.catalogue import (
     read_catalogue,
     targets_file,
 )
-from biomassters.sources.source import FOLDER_VARIABLE, list_files
+from biomassters.processes.environment import FOLDER_VARIABLE
+from biomassters.sources.source import list_files
 from repository_copy import ROOT, commit_all, copy_environment, copy_repository, set_params
 
 CHIPS = ROOT.parent / "shared" / "real-chips"

@@ -20,6 +20,7 @@ from biomassters.params.sections import (
     Section,
 )
 from biomassters.processes.ending import run_script
+from biomassters.processes.environment import Environment
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
 from biomassters.store.chips import ChipStore
@@ -57,6 +58,8 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
     trained = Path(f"models/folds/fold-{finetune.fold}.safetensors")
     model = load_model(trained, cleaning=params.cleaning)
     model = place_model(model, processes.device)
+    if Environment().activation_checkpointing:
+        model.network.checkpoint_activations()
     averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
     keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
     trainer = Trainer(

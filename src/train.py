@@ -29,6 +29,7 @@ from biomassters.params.sections import (
 from biomassters.prediction.inference import predict_batches, score_chips
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.ending import run_script
+from biomassters.processes.environment import Environment
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
 from biomassters.statistics.figures import read_statistics
@@ -74,6 +75,8 @@ def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Proces
     torch.manual_seed(params.seed)
     model = BiomassModel.build(params.model, read_statistics(Path("statistics.json")))
     model = place_model(model, processes.device)
+    if Environment().activation_checkpointing:
+        model.network.checkpoint_activations()
     size = params.optimisation.micro_batch_size
     order = StoreOrder(validation, size, rank=processes.rank, size=processes.size)
     held_out = HeldOut(params, store, open_batches(store, order), processes)

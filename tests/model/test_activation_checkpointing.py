@@ -5,9 +5,14 @@ import torch
 from example_models import build, ignore, make_images
 from torch import Tensor, nn
 
-from biomassters.errors import ParamsError
-from biomassters.model.activation_checkpointing import VARIABLE, find_blocks
+from biomassters.model.activation_checkpointing import find_blocks, is_checkpointed
 from biomassters.model.biomass_model import BiomassModel
+
+
+def build_checkpointed(backbone: str = "mobilenetv3_small_050") -> BiomassModel:
+    model = build(backbone=backbone)
+    model.network.checkpoint_activations()
+    return model
 
 
 def train_steps(model: BiomassModel, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -27,39 +32,33 @@ def train_steps(model: BiomassModel, precision: torch.dtype = torch.float32) -> 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "resnet10t"])
-def test_no_result_changes(
-    backbone: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_result_changes(backbone: str, precision: torch.dtype) -> None:
     expected = train_steps(build(backbone=backbone), precision)
-    monkeypatch.setenv(VARIABLE, "1")
-    got = train_steps(build(backbone=backbone), precision)
+    got = train_steps(build_checkpointed(backbone), precision)
     assert expected.keys() == got.keys()
     assert [name for name in expected if not torch.equal(expected[name], got[name])] == []
 
 
-def test_fewer_activations_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def count_kept_bytes() -> int:
+def test_fewer_activations_are_kept() -> None:
+    def count_kept_bytes(model: BiomassModel) -> int:
         storages: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 
-        model = build().train()
+        model.train()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             prediction = model(make_images())
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
         assert prediction.requires_grad
         return sum(size for place, size in storages.items() if place not in weights)
 
-    everything = count_kept_bytes()
-    monkeypatch.setenv(VARIABLE, "1")
-    assert count_kept_bytes() < everything / 2
+    assert count_kept_bytes(build_checkpointed()) < count_kept_bytes(build()) / 2
 
 
 def test_nothing_is_computed_again_without_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "1")
-    model = build()
+    model = build_checkpointed()
     monkeypatch.setattr(
         "biomassters.model.activation_checkpointing.checkpoint",
         lambda *_, **__: pytest.fail("kept"),
@@ -69,9 +68,8 @@ def test_nothing_is_computed_again_without_a_gradient(monkeypatch: pytest.Monkey
     model.eval()(make_images(32, 32))
 
 
-def test_copy_of_a_model_uses_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "1")
-    model = build()
+def test_copy_of_a_model_uses_its_own_weights() -> None:
+    model = build_checkpointed()
     twin = copy.deepcopy(model)
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
@@ -89,17 +87,16 @@ def test_blocks_of_a_backbone_are_found_once_each() -> None:
     assert len(list(find_blocks(build().network.encoder))) > 8
 
 
-def test_other_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "yes")
-    with pytest.raises(ParamsError, match=rf"expected 0 or 1, got 'yes', at .* {VARIABLE}"):
-        build()
+def test_model_knows_whether_it_keeps_few_activations() -> None:
+    assert not is_checkpointed(build())
+    assert is_checkpointed(build_checkpointed())
+    assert is_checkpointed(copy.deepcopy(build_checkpointed()))
 
 
 def test_compiler_is_left_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "1")
-    model = build()
+    model = build_checkpointed()
     monkeypatch.setattr(torch, "compile", lambda *_: pytest.fail("compiles"))
     model.compile_network()
     model.train()(make_images(32, 32))

@@ -6,8 +6,8 @@ from example_chips import simulate_record
 from biomassters.dataset.catalogue import FileRecord
 from biomassters.dataset.checksums import posix_cksum
 from biomassters.errors import ParamsError
+from biomassters.processes.environment import FOLDER_VARIABLE
 from biomassters.sources.source import (
-    FOLDER_VARIABLE,
     BadFile,
     FetchedChip,
     FileError,

@@ -4,36 +4,15 @@ Changes no result: what is computed again sees the same inputs and random number
 running statistics of batch normalisation as the first time made them.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import MethodType
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-from biomassters.errors import ParamsError
-
-VARIABLE: Final = "BIOMASSTERS_ACTIVATION_CHECKPOINTING"
-"""The environment variable, 0 or 1: a matter of this machine's memory, not of the recipe."""
-
-
-def is_requested() -> bool:
-    """Return whether this machine wants it.
-
-    Raises:
-        ParamsError: The variable is neither 0 nor 1.
-    """
-    value = os.environ.get(VARIABLE, "0")
-    if value not in ("0", "1"):
-        raise ParamsError(
-            f"expected 0 or 1, got {value!r}, at the environment variable {VARIABLE};"
-            " set it to 1 to save memory"
-        )
-    return value == "1"
 
 
 def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
@@ -41,6 +20,12 @@ def checkpoint_activations(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         # A bound method, since a copy of the module takes a copy of it, bound to itself.
         module.forward = MethodType(_forward_checkpointed, module)
+
+
+def is_checkpointed(model: nn.Module) -> bool:
+    """Return whether any module within a model keeps its inputs alone."""
+    forwards = (vars(module).get("forward") for module in model.modules())
+    return any(getattr(f, "__func__", None) is _forward_checkpointed for f in forwards)
 
 
 def find_blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -29,6 +29,7 @@ from biomassters.params.sections import (
     ModelParams,
     MonthEncodingName,
 )
+from biomassters.processes.environment import ACTIVATION_CHECKPOINTING_VARIABLE
 from biomassters.store.bands import N_BANDS
 
 log = logging.getLogger(__name__)
@@ -144,8 +145,6 @@ class BiomassModel(nn.Module):
             month_encoding=architecture.month_encoding,
             pretrained=pretrained,
         )
-        if activation_checkpointing.is_requested():
-            self.network.checkpoint_activations()
         self.normalisation = normalisation
         self.register_buffer("target_scale", torch.tensor(target_scale))
         self.register_buffer("target_offset", torch.tensor(target_offset))
@@ -198,11 +197,11 @@ class BiomassModel(nn.Module):
 
         Not together with activation checkpointing, which decides otherwise what is computed again.
         """
-        if activation_checkpointing.is_requested():
+        if activation_checkpointing.is_checkpointed(self.network):
             log.warning(
                 "expected %s to be 0 where optimisation.compile is true, got 1;"
                 " going on without torch.compile",
-                activation_checkpointing.VARIABLE,
+                ACTIVATION_CHECKPOINTING_VARIABLE,
             )
             return
         self.network.compile_in_place()

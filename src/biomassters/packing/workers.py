@@ -33,8 +33,8 @@ from biomassters.packing.staging import (
     fingerprint_chip,
     stage_chip,
 )
-from biomassters.processes.counts import WORKERS_VARIABLE
 from biomassters.processes.ending import end_with_parent
+from biomassters.processes.environment import WORKERS_VARIABLE
 from biomassters.sources.source import BadFile, FetchedChip, Source
 
 CHIPS_A_WORKER: Final = 8

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from biomassters.errors import BiomasstersError
+from biomassters.processes.environment import warn_of_unknown_variables
 
 DVC_VARIABLE: Final = b"DVC_ROOT="
 """DVC sets it for the commands that it runs, and so not for itself."""
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script; turn what a user can mend into one line on stderr and exit code 1."""
+    if "RANK" not in os.environ:  # else the process that started this one has said it
+        warn_of_unknown_variables()
     try:
         main()
     except BiomasstersError as error:

@@ -12,12 +12,11 @@ Knows torchrun; knows nothing of what the processes do.
 import ctypes
 import logging
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -28,8 +27,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch do
 from biomassters.errors import BiomasstersError
 from biomassters.processes.counts import count_processes
 from biomassters.processes.ending import end_with_dvc
+from biomassters.processes.environment import LAUNCH_VARIABLE, Environment
 
-LAUNCH_VARIABLE: Final = "BIOMASSTERS_LAUNCH"
 FAILURE_KEY: Final = "biomassters/failures"
 GRACE_S: Final = 10
 """How long a failed process may take to end before it is ended."""
@@ -48,7 +47,7 @@ def launch(main: Callable[[], None]) -> None:
     if "RANK" in os.environ:  # torchrun started this process
         _run_as_one_of_many(main)
         return
-    command = shlex.split(os.environ.get(LAUNCH_VARIABLE, ""))
+    command = Environment().launch
     n_processes = 1 if command else count_processes()
     if command:
         _run_command(command)
@@ -82,11 +81,13 @@ def _run_torchrun(n_processes: int) -> None:
         sys.exit(1)  # it told why
 
 
-def _run_command(command: list[str]) -> None:
+def _run_command(command: Sequence[str]) -> None:
     """Start the processes by a user's command, and wait."""
     end_with_dvc()
     # Without the variable itself: a command that is no torchrun must not lead back here.
-    environment = {key: value for key, value in os.environ.items() if key != LAUNCH_VARIABLE}
+    environment = {
+        key: value for key, value in os.environ.items() if key.upper() != LAUNCH_VARIABLE
+    }
     environment.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's
     libc = ctypes.CDLL(None)
 

@@ -17,8 +17,8 @@ from typing import Final
 
 from biomassters.dataset.catalogue import ChipRecord, FileRecord
 from biomassters.errors import SourceError
+from biomassters.processes.environment import FOLDER_VARIABLE
 from biomassters.sources.source import (
-    FOLDER_VARIABLE,
     FetchedChip,
     FileError,
     gather_files,

@@ -3,19 +3,16 @@
 Knows how to get the bytes of a chip's files; knows nothing of what is done with them.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
 from biomassters.dataset.checksums import posix_cksum
 from biomassters.dataset.chip_tiffs import encode_chip_tiff
-from biomassters.errors import ParamsError
+from biomassters.processes.environment import FOLDER_VARIABLE, Environment, refuse_variable
 from biomassters.simulator.chip import simulate_chip
 from biomassters.store.bands import N_MONTHS
-
-FOLDER_VARIABLE: Final = "BIOMASSTERS_FOLDER"
 
 ChipFiles = dict[str, bytes]
 """The bytes of a chip's files by file name."""
@@ -148,11 +145,14 @@ def read_folder_variable(source: str) -> Path:
     Raises:
         ParamsError: It is not set to an existing folder.
     """
-    value = os.environ.get(FOLDER_VARIABLE, "")
+    value = Environment().folder or ""
     if not Path(value).is_dir() or not value:
-        raise ParamsError(
-            f"expected the folder of your chips in the environment variable {FOLDER_VARIABLE}"
-            f" (data.source is {source}), got {value!r}; set it to an existing folder"
+        raise refuse_variable(
+            FOLDER_VARIABLE,
+            expected="the folder of your chips",
+            got=value,
+            remedy="set it to an existing folder",
+            context=f" (data.source is {source})",
         )
     return Path(value)
 

@@ -15,17 +15,17 @@ from locked import held_by_another_process
 
 from biomassters.dataset.catalogue import SPLITS, ChipRecord, FileRecord, Split
 from biomassters.errors import BusyError, ParamsError, SourceError
+from biomassters.processes.environment import FOLDER_VARIABLE, HUB_REVISION_VARIABLE
 from biomassters.sources.hub import faults as hub_faults
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile
 from biomassters.sources.hub.hub_source import (
-    REVISION_VARIABLE,
     HubSource,
     check_room,
     list_archives,
     open_hub,
 )
 from biomassters.sources.hub.official_files import find_held_folder
-from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip, list_files, simulate_files
+from biomassters.sources.source import FetchedChip, list_files, simulate_files
 
 CHIP_IDS = ("5eed0001", "5eed0002")
 N_PARTS = 4
@@ -222,13 +222,13 @@ def test_one_process_downloads_into_a_folder(server: HubServer, tmp_path: Path) 
 def test_the_hub_is_opened_as_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable in (FOLDER_VARIABLE, REVISION_VARIABLE):
+    for variable in (FOLDER_VARIABLE, HUB_REVISION_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DVC_ROOT", "root")
     assert open_hub().folder == Path("root/work/hub")
     assert open_hub().revision == "main"
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    monkeypatch.setenv(REVISION_VARIABLE, "v1.0")
+    monkeypatch.setenv(HUB_REVISION_VARIABLE, "v1.0")
     assert open_hub().folder == tmp_path
     assert open_hub().revision == "v1.0"
     monkeypatch.setenv(FOLDER_VARIABLE, "")

@@ -4,7 +4,6 @@ Knows the repository and which of its archives the chips need; knows nothing of 
 of how bytes travel.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,19 +18,21 @@ from tqdm import tqdm
 
 from biomassters.dataset.catalogue import ChipRecord
 from biomassters.errors import SourceError
+from biomassters.processes.environment import (
+    FOLDER_VARIABLE,
+    HUB_REVISION_VARIABLE,
+    Environment,
+)
 from biomassters.processes.scratch import hold_folder, scratch_folder
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile, download, measure_room
 from biomassters.sources.hub.faults import PassingError, name_faults, retry
 from biomassters.sources.hub.official_files import ARCHIVE_STEMS, HUB_REPOSITORY, find_held_folder
 from biomassters.sources.source import (
-    FOLDER_VARIABLE,
     FetchedChip,
     list_files,
     read_folder_variable,
 )
-
-REVISION_VARIABLE: Final = "BIOMASSTERS_HUB_REVISION"
 
 _N_CONNECTIONS: Final = 4
 """Files that come at a time."""
@@ -91,10 +92,11 @@ def open_hub() -> HubSource:
     Raises:
         ParamsError: BIOMASSTERS_FOLDER names no existing folder.
     """
+    environment = Environment()
     folder = scratch_folder("hub")
-    if FOLDER_VARIABLE in os.environ:
+    if environment.folder is not None:
         folder = read_folder_variable("hub")
-    return HubSource(folder, os.environ.get(REVISION_VARIABLE) or "main")
+    return HubSource(folder, environment.hub_revision or "main")
 
 
 def list_archives(
@@ -129,7 +131,7 @@ def list_archives(
             raise SourceError(
                 f"expected {ARCHIVE_STEMS[folder]}.zip, its parts or {ARCHIVE_STEMS[folder]}.tar,"
                 f" got none of them, at {where}, revision {revision};"
-                f" check HF_ENDPOINT and {REVISION_VARIABLE}"
+                f" check HF_ENDPOINT and {HUB_REVISION_VARIABLE}"
             )
     return [file for files in archives.values() for file in sorted(files)]
 

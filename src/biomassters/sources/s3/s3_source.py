@@ -24,12 +24,14 @@ from obstore.store import S3Store
 from biomassters.dataset.catalogue import LARGEST_FILE, ChipRecord, FileRecord
 from biomassters.dataset.s3_addresses import split_address
 from biomassters.errors import SourceError
+from biomassters.processes.environment import (
+    S3_ENDPOINT_VARIABLE,
+    S3_FOLDER_VARIABLE,
+    S3_REGION_VARIABLE,
+)
 from biomassters.sources.s3.background_loop import BackgroundLoop
 from biomassters.sources.s3.faults import Fault, Meaning, explain_fault
 from biomassters.sources.s3.settings import (
-    ENDPOINT_VARIABLE,
-    FOLDER_VARIABLE,
-    REGION_VARIABLE,
     S3Settings,
     count_connections,
     read_s3_settings,
@@ -108,8 +110,8 @@ class S3Source:
                     raise SourceError(
                         f"expected an address of {record.filename} in the region"
                         f" {self.settings.region}, got none in the catalogue; set"
-                        f" {FOLDER_VARIABLE} to s3://bucket/prefix of your mirror, or"
-                        f" {REGION_VARIABLE} to another region"
+                        f" {S3_FOLDER_VARIABLE} to s3://bucket/prefix of your mirror, or"
+                        f" {S3_REGION_VARIABLE} to another region"
                     )
         if chips and self.settings.folder:
             self._check_folder(self.settings.folder)
@@ -145,7 +147,7 @@ class S3Source:
         if not first:
             raise SourceError(
                 f"expected chips in the folders of {folder}, got nothing, at"
-                f" {self.settings.endpoint}; set {FOLDER_VARIABLE} to the folder that has"
+                f" {self.settings.endpoint}; set {S3_FOLDER_VARIABLE} to the folder that has"
                 " train_features"
             )
 
@@ -258,7 +260,9 @@ class _Fetcher:
             is_silent: No sound object came in the later half of the tries.
         """
         if fault.meaning is Meaning.NO_PLACE:
-            self._give_up(fault, f"set {ENDPOINT_VARIABLE} to its service, or {FOLDER_VARIABLE}")
+            self._give_up(
+                fault, f"set {S3_ENDPOINT_VARIABLE} to its service, or {S3_FOLDER_VARIABLE}"
+            )
         if fault.meaning is Meaning.REFUSAL:
             self._n_refused += 1
             if self._n_sound == 0 and self._n_refused >= REFUSALS_OF_A_PLACE:

@@ -1,7 +1,7 @@
 """Which S3 service chips come from, as the environment says it.
 
-Knows the variables and the public buckets' regions; knows nothing of requests. No setting here
-changes a result: every file is held against the catalogue, wherever it came from.
+Knows what the variables may be and the public buckets' regions; knows nothing of requests. No
+setting here changes a result: every file is held against the catalogue, wherever it came from.
 """
 
 import os
@@ -13,11 +13,14 @@ from urllib.parse import urlsplit
 from biomassters.dataset.catalogue import REGIONS, FileRecord, Region
 from biomassters.dataset.s3_addresses import is_s3_folder
 from biomassters.errors import ParamsError
-
-REGION_VARIABLE: Final = "BIOMASSTERS_S3_REGION"
-ENDPOINT_VARIABLE: Final = "BIOMASSTERS_S3_ENDPOINT"
-FOLDER_VARIABLE: Final = "BIOMASSTERS_S3_FOLDER"
-CONNECTIONS_VARIABLE: Final = "BIOMASSTERS_CONNECTIONS"
+from biomassters.processes.environment import (
+    OF_S3,
+    S3_ENDPOINT_VARIABLE,
+    S3_FOLDER_VARIABLE,
+    S3_REGION_VARIABLE,
+    S3Environment,
+    refuse_variable,
+)
 
 AWS_REGIONS: Final[Mapping[Region, str]] = {
     "us": "us-east-1",
@@ -32,8 +35,6 @@ which is reported as that; BIOMASSTERS_S3_ENDPOINT=https://s3.<region>.amazonaws
 """
 
 DEFAULT_REGION: Final[Region] = "eu"
-DEFAULT_CONNECTIONS: Final = 32
-MOST_CONNECTIONS: Final = 256
 
 _AWS_REGION: Final = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 
@@ -69,11 +70,12 @@ def read_s3_settings() -> S3Settings:
     Raises:
         ParamsError: A variable is not as it must be.
     """
-    region = _read_region()
-    endpoint = _read_endpoint()
-    folder = os.environ.get(FOLDER_VARIABLE, "").removesuffix("/")
+    environment = S3Environment()
+    region = _find_region(environment.s3_region)
+    endpoint = _check_endpoint(environment.s3_endpoint)
+    folder = environment.s3_folder.removesuffix("/")
     if folder and not is_s3_folder(folder):
-        raise _refuse(FOLDER_VARIABLE, "s3://bucket/prefix of letters, digits and ._=-", folder)
+        raise _refuse(S3_FOLDER_VARIABLE, "s3://bucket/prefix of letters, digits and ._=-", folder)
     is_own = bool(endpoint or folder)
     # The public buckets are read without credentials: those of the environment are not for them.
     is_signed = is_own and bool(os.environ.get("AWS_ACCESS_KEY_ID"))
@@ -90,26 +92,21 @@ def count_connections(n_workers: int) -> int:
     Raises:
         ParamsError: BIOMASSTERS_CONNECTIONS is no such number.
     """
-    value = os.environ.get(CONNECTIONS_VARIABLE) or str(DEFAULT_CONNECTIONS)
-    # Not isdecimal(): that lets other scripts' digits pass.
-    if not re.fullmatch(r"[0-9]{1,3}", value) or not 1 <= int(value) <= MOST_CONNECTIONS:
-        raise _refuse(CONNECTIONS_VARIABLE, f"a number of 1 to {MOST_CONNECTIONS}", value)
-    return max(1, int(value) // max(1, n_workers))
+    return max(1, S3Environment().connections // max(1, n_workers))
 
 
-def _read_region() -> Region:
-    value = os.environ.get(REGION_VARIABLE) or DEFAULT_REGION
+def _find_region(value: str) -> Region:
+    value = value or DEFAULT_REGION
     for region in REGIONS:
         if value == region:
             return region
-    raise _refuse(REGION_VARIABLE, f"one of {', '.join(REGIONS)}", value)
+    raise _refuse(S3_REGION_VARIABLE, f"one of {', '.join(REGIONS)}", value)
 
 
-def _read_endpoint() -> str:
-    value = os.environ.get(ENDPOINT_VARIABLE, "")
+def _check_endpoint(value: str) -> str:
     if value and not _is_url(value):
         expected = "http://host:port or https://host without user, query and fragment"
-        raise _refuse(ENDPOINT_VARIABLE, expected, value)
+        raise _refuse(S3_ENDPOINT_VARIABLE, expected, value)
     return value.rstrip("/")
 
 
@@ -136,7 +133,5 @@ def _read_aws_region(default: str) -> str:
 
 
 def _refuse(variable: str, expected: str, got: str) -> ParamsError:
-    return ParamsError(
-        f"expected {expected}, got {got!r}, at the environment variable {variable}"
-        " (data.source is s3); set it so, or unset it"
-    )
+    remedy = "set it so, or unset it"
+    return refuse_variable(variable, expected=expected, got=got, remedy=remedy, context=OF_S3)
