@@ -27,6 +27,8 @@ def _find_hidden(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name.split(".")[0] for alias in node.names} & MODULES
     if isinstance(node, ast.ImportFrom):
+        if node.module == "importlib.metadata":  # versions of packages, which rerun nothing
+            return set()
         base = (node.module or "").split(".")[0]
         return {base} & MODULES | {a.name for a in node.names if (base, a.name) in ATTRIBUTES}
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -75,6 +77,7 @@ def test_hidden_import_is_found(source: str) -> None:
         "import sys\nprint(sys.argv)",
         "parser = ArgumentParser(description=__doc__)",
         "if TYPE_CHECKING:\n    import importlib",
+        "from importlib.metadata import version",
         "'It says importlib.'",
     ],
 )

@@ -7,9 +7,6 @@ import csv
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,62 +14,11 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from workspace import Workspace, make_tiny_workspace
+from reruns import ALL, FINGERPRINT, list_stages_run
+from workspace import Workspace
 
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.store.georeference import allow_nowhere
-
-ALL = "fetch@train fetch@test band_statistics train@0 finetune predict evaluate"
-"""All stages but `fingerprint`, which any change of src runs."""
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = make_tiny_workspace(tmp_path_factory.mktemp("pipeline"))
-    result = workspace.run("dvc", "repro")
-    assert list_stages_run(result.stdout) == {"fingerprint", *ALL.split()}
-    workspace.commit("The results of the first run")
-    return workspace
-
-
-@pytest.fixture
-def workspace(pipeline: Workspace) -> Iterator[Workspace]:
-    yield pipeline
-    pipeline.run("git", "reset", "--quiet", "--hard")
-    pipeline.run("git", "clean", "--quiet", "--force")
-    pipeline.run("dvc", "checkout", "--quiet", "--force")
-
-
-def list_stages_run(output: str) -> set[str]:
-    return set(re.findall(r"^Running stage '(.+)':$", output, re.MULTILINE))
-
-
-@contextmanager
-def changed_file(path: Path) -> Iterator[Path]:
-    """Put a file back after a change."""
-    text = path.read_text()
-    yield path
-    path.write_text(text)
-
-
-def list_stages_to_run(workspace: Workspace) -> set[str]:
-    """Return the stages that have changed, and all that depend on them."""
-    status = json.loads(workspace.run("dvc", "status", "--json").stdout)
-    waiting = {name for name in status if not name.endswith(".dvc")}
-    folds = yaml.safe_load((workspace.folder / "params.yaml").read_text())["folds"]
-    edges = list_edges(workspace, tuple(folds))
-    found: set[str] = set()
-    while waiting:
-        stage = waiting.pop()
-        found.add(stage)
-        waiting |= {below for above, below in edges if above == stage} - found
-    return found
-
-
-@cache
-def list_edges(workspace: Workspace, folds: tuple[int, ...]) -> list[tuple[str, str]]:  # noqa: ARG001
-    """Return which stage depends on which: of all params, `folds` alone decides that."""
-    return re.findall(r'"(.+)" -> "(.+)";', workspace.run("dvc", "dag", "--dot").stdout)
 
 
 def read_json(path: Path) -> Any:
@@ -82,42 +28,6 @@ def read_json(path: Path) -> Any:
 def test_second_repro_finds_nothing_to_do(workspace: Workspace) -> None:
     assert "Data and pipelines are up to date." in workspace.run("dvc", "repro").stdout
     assert workspace.run("git", "status", "--porcelain").stdout == ""
-
-
-AFTER_TRAINING = "finetune predict evaluate"
-AFTER_FETCHING = f"band_statistics train@0 {AFTER_TRAINING}"
-
-
-@pytest.mark.parametrize(
-    ("change", "stages"),
-    [
-        ({"lr": 1e-5}, f"train@0 {AFTER_TRAINING}"),
-        ({"seed": 1}, f"train@0 {AFTER_TRAINING}"),
-        ({"folds": [0, 1]}, "train@1 evaluate"),
-        ({"data.chip_size": 64}, ALL),
-        ({"split.seed": 1}, f"train@0 {AFTER_TRAINING}"),
-        ({"split.method": "stratified"}, f"train@0 {AFTER_TRAINING}"),
-        (
-            {"statistics.source": "published", "model.normalisation": "minmax"},
-            f"{AFTER_FETCHING}",
-        ),
-        ({"model.backbone": "mobilenetv3_small_075"}, f"train@0 {AFTER_TRAINING}"),
-        ({"augmentation.rotation_p": 0.7}, f"train@0 {AFTER_TRAINING}"),
-        ({"optimisation.batch_size": 3}, f"train@0 {AFTER_TRAINING}"),
-        ({"train.epochs": 3}, f"train@0 {AFTER_TRAINING}"),
-        ({"finetune.lr": 1e-5}, AFTER_TRAINING),
-        ({"predict.tta": "none"}, "predict evaluate"),
-        ({"predict.clamp": False}, "predict evaluate"),
-        ({"predict.models": "folds"}, "predict evaluate"),
-    ],
-    ids=str,
-)
-def test_changed_param_reruns_exactly(
-    pipeline: Workspace, change: dict[str, Any], stages: str
-) -> None:
-    with changed_file(pipeline.folder / "params.yaml"):
-        pipeline.set_params(change)
-        assert list_stages_to_run(pipeline) == set(stages.split())
 
 
 def test_experiment_with_a_learning_rate_that_yaml_reads_as_a_string(workspace: Workspace) -> None:
@@ -175,7 +85,7 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
     write_catalogue(catalogue, n_train=6, n_test=3, chip_size=32)
     result = workspace.run("dvc", "repro")
     assert list_stages_run(result.stdout) == {
-        *("fingerprint", "fetch@train", "fetch@test", "predict", "evaluate")
+        *(FINGERPRINT, "fetch@train", "fetch@test", "predict", "evaluate")
     }
     assert "test: 1 chips fetched, 0 taken from an unfinished run, 2 unchanged" in result.stdout
 
@@ -259,4 +169,4 @@ def test_run_leaves_only_results_for_git(pipeline: Workspace) -> None:
     grown = {path for path in tracked if Path(path).suffix in {".tif", ".safetensors", ".png"}}
     assert grown == {path for path in tracked if path.startswith("docs/")} & grown
     lock = yaml.safe_load((pipeline.folder / "dvc.lock").read_text())
-    assert set(lock["stages"]) == {"fingerprint", *ALL.split()}
+    assert set(lock["stages"]) == {FINGERPRINT, *ALL.split()}

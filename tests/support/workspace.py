@@ -36,7 +36,7 @@ class Workspace:
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env={**self._environment, **environment},
+            env={**self.environment, **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -50,13 +50,14 @@ class Workspace:
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Variables with this python and its dvc first on the PATH, for one process."""
         environment = repository_copy.copy_environment(self.folder)
         return {
             **environment,

@@ -29,7 +29,7 @@ DIGITS: Final = 16
 """Hex digits of a digest."""
 ABSENT: Final = "absent"
 """In place of a digest, and of the value of a param."""
-LISTED: Final = 3
+LISTED: Final = 5
 """Changes that an error names."""
 
 _TEMPLATE: Final = re.compile(r"\$\{([^}]+)\}")

@@ -1,0 +1,223 @@
+"""What is edited while a training runs is not recorded as what was trained.
+
+DVC records a stage's inputs after its command has ended; the stage itself refuses before that.
+"""
+
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from workspace import Workspace
+
+EPOCHS = 4
+PATIENCE_S = 120
+CHUNK = "chips/train.zarr/s2/c/0/0/0/0/0"
+
+
+def edit_params(folder: Path) -> str:
+    path = folder / "params.yaml"
+    path.write_text(re.sub(r"^seed: \d+", "seed: 7", path.read_text(), flags=re.MULTILINE))
+    return "params.yaml: seed (0 → 7)"
+
+
+def edit_module(folder: Path) -> str:
+    path = folder / "src/biomassters/training/losses.py"
+    path.write_text(path.read_text().replace("1e-8", "1e-7"))
+    return "the module biomassters.training.losses"
+
+
+def edit_statistics(folder: Path) -> str:
+    replace(folder / "statistics.json", b" ")
+    return "statistics.json"
+
+
+def edit_chips(folder: Path) -> str:
+    replace(folder / CHUNK, b"")
+    return CHUNK
+
+
+EDITS = (edit_params, edit_module, edit_statistics, edit_chips)
+
+
+def replace(path: Path, more: bytes) -> None:
+    """Put another file in its place, as it may be a link into DVC's cache."""
+    data = path.read_bytes() + more
+    path.unlink()
+    path.write_bytes(data)
+
+
+def comment(folder: Path) -> str:
+    for path in (folder / "params.yaml", folder / "src/biomassters/training/losses.py"):
+        path.write_text(f"# A comment.\n{path.read_text()}")
+    return ""
+
+
+@pytest.fixture
+def workspace(pipeline: Workspace) -> Iterator[Workspace]:
+    """A finished pipeline in which the next training is another, of a few epochs."""
+    pipeline.set_params({"train.epochs": EPOCHS, "lr": 0.002})
+    pipeline.commit("Another training")
+    forget_checkpoints(pipeline)
+    yield pipeline
+    pipeline.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    pipeline.run("git", "clean", "--quiet", "--force")
+    pipeline.run("dvc", "checkout", "--quiet", "--force")
+    forget_checkpoints(pipeline)
+
+
+def forget_checkpoints(workspace: Workspace) -> None:
+    for scratch in workspace.folder.glob("work/train-0-*"):
+        shutil.rmtree(scratch)
+
+
+@contextmanager
+def running(workspace: Workspace, *command: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        command,
+        cwd=workspace.folder,
+        env=workspace.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+        process.wait()
+
+
+def find_trainer(workspace: Workspace) -> psutil.Process | None:
+    """Return the process that trains in a checkout, or in a temporary one of it."""
+    for process in psutil.process_iter():
+        try:
+            if "src/train.py" in process.cmdline()[1:2]:
+                cwd = Path(process.cwd())
+                if cwd == workspace.folder or workspace.folder in cwd.parents:
+                    return process
+        except psutil.Error:
+            continue
+    return None
+
+
+def edit_while_training(workspace: Workspace, *edits: Callable[[Path], str]) -> list[str]:
+    """Wait for the first checkpoint, stop the trainer, edit where it works, and let it go on.
+
+    Returns:
+        The names of what was edited.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        trainer = find_trainer(workspace)
+        if trainer and list(workspace.folder.glob("work/train-0-*/checkpoint.pt")):
+            trainer.send_signal(signal.SIGSTOP)
+            names = [edit(Path(trainer.cwd())) for edit in edits]
+            trainer.send_signal(signal.SIGCONT)
+            return names
+        time.sleep(0.01)
+    raise AssertionError("no training with a checkpoint")
+
+
+def run_and_edit(
+    workspace: Workspace, *command: str, edits: tuple[Callable[[Path], str], ...]
+) -> tuple[int, str, list[str]]:
+    """Return the exit status of a command, what it printed, and what was edited meanwhile."""
+    with running(workspace, *command) as process:
+        names = edit_while_training(workspace, *edits)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, output, names
+
+
+def read_lock(workspace: Workspace) -> str:
+    return (workspace.folder / "dvc.lock").read_text()
+
+
+def assert_refused(output: str, names: list[str]) -> None:
+    lines = [line for line in output.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, output
+    assert "expected what train@0 read at its start, got a change of" in lines[0]
+    for name in names:
+        assert name in lines[0]
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edit_during_a_repro_fails_the_stage_by_name(
+    workspace: Workspace, edit: Callable[[Path], str]
+) -> None:
+    before = read_lock(workspace)
+    status, output, names = run_and_edit(workspace, "dvc", "repro", "train@0", edits=(edit,))
+    assert status != 0
+    assert_refused(output, names)
+    assert read_lock(workspace) == before
+
+
+def test_edit_that_is_put_back_costs_seconds_and_one_that_stays_trains_anew(
+    workspace: Workspace,
+) -> None:
+    losses = workspace.folder / "src/biomassters/training/losses.py"
+    text = losses.read_text()
+    run_and_edit(workspace, "dvc", "repro", "train@0", edits=(edit_module,))
+    edited = losses.read_text()
+    losses.write_text(text)
+    result = workspace.run("dvc", "repro", "train@0")
+    assert f"going on after epoch {EPOCHS - 1} of {EPOCHS}" in result.stderr
+    assert "is up to date" in workspace.run("python", "-m", "biomassters", "why", "train").stdout
+    losses.write_text(edited)
+    result = workspace.run("dvc", "repro", "train@0")
+    assert "going on" not in result.stderr
+    assert len(list(workspace.folder.glob("work/train-0-*/checkpoint.pt"))) == 2
+
+
+def test_comment_during_a_training_changes_nothing_and_keeps_what_is_half_trained(
+    workspace: Workspace,
+) -> None:
+    with running(workspace, "dvc", "repro", "train@0") as process:
+        edit_while_training(workspace, comment)
+        process.kill()  # and its trainer goes with it
+    status, output, _ = run_and_edit(workspace, "dvc", "repro", "train@0", edits=(comment,))
+    assert status == 0, output
+    assert re.search(rf"going on after epoch \d of {EPOCHS}", output)
+
+
+def test_edits_during_an_experiment_fail_it(workspace: Workspace) -> None:
+    command = ("dvc", "exp", "run", "train@0")
+    status, output, names = run_and_edit(workspace, *command, edits=EDITS)
+    assert status != 0
+    assert_refused(output, names)
+    assert workspace.run("dvc", "exp", "list", "--name-only").stdout == ""
+
+
+def test_edits_in_a_temporary_experiments_folder_fail_it_and_others_do_not(
+    workspace: Workspace,
+) -> None:
+    command = ("dvc", "exp", "run", "--temp", "--name", "temporary", "train@0")
+    status, output, names = run_and_edit(workspace, *command, edits=EDITS)
+    assert status != 0
+    assert_refused(output, names)
+
+    def edit_here(_: Path) -> str:
+        return " ".join(edit(workspace.folder) for edit in EDITS)
+
+    status, output, _ = run_and_edit(workspace, *command, edits=(edit_here,))
+    assert status == 0, output
+    assert "temporary" in workspace.run("dvc", "exp", "list", "--name-only").stdout
+    workspace.run("dvc", "exp", "remove", "temporary")
+
+
+def test_edits_during_a_queued_experiment_fail_it(workspace: Workspace) -> None:
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", "train@0")
+    _, output, names = run_and_edit(workspace, "dvc", "exp", "run", "--run-all", edits=EDITS)
+    assert_refused(output + workspace.run("dvc", "queue", "logs", "queued").stdout, names)
+    assert "queued" not in workspace.run("dvc", "exp", "list", "--name-only").stdout
+    assert "Failed" in workspace.run("dvc", "queue", "status").stdout
