@@ -18,11 +18,11 @@ from pathlib import Path
 from biomassters.dataset.catalogue import (
     ADDRESS_COLUMNS,
     FEATURES_FILE,
-    SPLITS,
     read_catalogue,
     targets_file,
 )
-from biomassters.sources.source import FOLDER_VARIABLE, list_files
+from biomassters.dataset.files import SPLITS, list_files
+from biomassters.sources.source import FOLDER_VARIABLE
 from repository_copy import ROOT, commit_all, copy_environment, copy_repository, set_params
 
 CHIPS = ROOT.parent / "shared" / "real-chips"

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from biomassters.audit.report import write_audit
-from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import SPLITS
 from biomassters.dataset.subsets import select_subset
 from biomassters.packing.assembly import pack_split
 from biomassters.params.reading import read_params

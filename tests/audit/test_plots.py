@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from biomassters.audit.findings import SplitFacts, list_findings
 from biomassters.audit.plots import draw_audit
 from biomassters.audit.report import describe_skipped
-from biomassters.sources.source import BadFile
+from biomassters.dataset.files import BadFile
 from biomassters.store.bands import CLP, N_MONTHS
 from biomassters.store.chips import Chip
 

@@ -21,8 +21,9 @@ from biomassters.audit.report import (
     tabulate_chips,
     write_audit,
 )
+from biomassters.dataset.files import BadFile
 from biomassters.packing.assembly import pack_split
-from biomassters.sources.source import BadFile, SyntheticSource
+from biomassters.sources.source import SyntheticSource
 from biomassters.store.bands import CLP, MONTHS, S1_STORED_NODATA, S2_BANDS
 from biomassters.store.chips import Chip, ChipStore
 

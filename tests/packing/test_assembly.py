@@ -18,7 +18,7 @@ from example_chips import (
 )
 from locked import held_by_another_process
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import ChipRecord
 from biomassters.errors import BusyError, ChipDataError, SourceError
 from biomassters.packing import assembly as packing
 from biomassters.packing import staging

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from example_chips import ReversedSource, SpoiledSource, hash_folder, pack, simulate_records
 
+from biomassters.dataset.files import BadFile
 from biomassters.errors import ChipDataError
 from biomassters.packing.assembly import pack_split
 from biomassters.packing.bad_files import (
@@ -13,7 +14,7 @@ from biomassters.packing.bad_files import (
     describe_bad_files,
     write_bad_files,
 )
-from biomassters.sources.source import BadFile, SyntheticSource
+from biomassters.sources.source import SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")
 BAD = BadFile("5eed0003", "5eed0003_S1_00.tif", "100 bytes", "99")

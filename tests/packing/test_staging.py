@@ -5,9 +5,10 @@ import pytest
 from example_chips import simulate_record
 from rasterio.io import MemoryFile
 
+from biomassters.dataset.files import FileError
 from biomassters.packing.bad_files import BadChipError
 from biomassters.packing.staging import decode_chip, store_backscatter
-from biomassters.sources.source import FileError, simulate_files
+from biomassters.sources.source import simulate_files
 from biomassters.store.georeference import allow_nowhere
 
 CHIP_ID = "5eed0001"

@@ -3,19 +3,20 @@ from pathlib import Path
 import pytest
 from example_chips import simulate_record
 
-from biomassters.dataset.catalogue import FileRecord
-from biomassters.dataset.checksums import posix_cksum
+from biomassters.dataset.files import (
+    BadFile,
+    FileError,
+    FileRecord,
+    list_files,
+    verify,
+)
 from biomassters.errors import ParamsError
 from biomassters.sources.source import (
     FOLDER_VARIABLE,
-    BadFile,
     FetchedChip,
-    FileError,
     SyntheticSource,
     gather_files,
-    list_files,
     read_folder_variable,
-    verify,
 )
 
 DATA = b"0123456789"
@@ -73,21 +74,3 @@ def test_folder_variable_must_name_an_existing_folder(
         monkeypatch.setenv(FOLDER_VARIABLE, value)
     with pytest.raises(ParamsError, match=f"{FOLDER_VARIABLE}.*; set it to an existing folder"):
         read_folder_variable("folder")
-
-
-def test_verify_accepts_what_the_record_says() -> None:
-    verify(FileRecord("a.tif", "train_agbm", 10, None), DATA)
-    verify(FileRecord("a.tif", "train_agbm", 10, posix_cksum(DATA)), DATA)
-
-
-@pytest.mark.parametrize(
-    ("record", "fault"),
-    [
-        (FileRecord("a.tif", "train_agbm", 11, None), ("11 bytes", "10")),
-        (FileRecord("a.tif", "train_agbm", 10, 5), ("cksum 5", str(posix_cksum(DATA)))),
-    ],
-)
-def test_verify_refuses_anything_else(record: FileRecord, fault: tuple[str, str]) -> None:
-    with pytest.raises(FileError) as error:
-        verify(record, DATA)
-    assert (error.value.expected, error.value.got) == fault

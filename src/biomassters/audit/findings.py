@@ -17,7 +17,7 @@ from biomassters.store.constant_blocks import BLOCK_SHARE
 FEW_S2_MONTHS: Final = 8
 """A chip with fewer months of S2 is worth a look.
 
-No official test chip has fewer, and a fifth of the train chips (`catalogue_audit`).
+No official test chip has fewer, and a fifth of the train chips (`audit_catalogue`).
 """
 
 ORBITS: Final[Mapping[str, slice]] = {"ascending": slice(0, 2), "descending": slice(2, 4)}

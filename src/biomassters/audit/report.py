@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.audit.findings import FEW_S2_MONTHS, Finding, SplitFacts, list_findings
-from biomassters.dataset.catalogue import Split
-from biomassters.sources.source import BadFile
+from biomassters.dataset.files import BadFile, Split
 from biomassters.store.bands import MONTHS, N_MONTHS, S1_BANDS, SWIR_BANDS
 from biomassters.store.chips import ChipStore
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import SPLITS
 from biomassters.errors import CatalogueError
 
 DATA = Path("data")

@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from biomassters.dataset.catalogue import SPLITS, Catalogue, ChipRecord, Split
+from biomassters.dataset.catalogue import Catalogue
+from biomassters.dataset.files import SPLITS, ChipRecord, Split
 from biomassters.errors import CatalogueError, ParamsError
 from biomassters.params.sections import SubsetParams
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import BadFile, ChipRecord
 from biomassters.errors import ChipDataError, StoreError
 from biomassters.packing.bad_files import describe_bad_files, write_bad_files
 from biomassters.packing.staging import (
@@ -34,7 +34,7 @@ from biomassters.packing.staging import (
 )
 from biomassters.packing.workers import choose_workers, stage_chips
 from biomassters.processes.locks import hold_folder
-from biomassters.sources.source import BadFile, Source
+from biomassters.sources.source import Source
 from biomassters.store.chips import (
     AGBM,
     FACTS,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from biomassters.dataset.files import BadFile
 from biomassters.errors import ChipDataError
-from biomassters.sources.source import BadFile
 
 MAX_LISTED: Final = 5
 """Bad files that an error names; the CSV has all."""

@@ -22,7 +22,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TypeAlias
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import BadFile, ChipRecord
 from biomassters.errors import BiomasstersError
 from biomassters.packing.bad_files import BadChipError
 from biomassters.packing.memory_reuse import reuse_memory
@@ -35,7 +35,7 @@ from biomassters.packing.staging import (
 )
 from biomassters.processes.parents import end_with_parent
 from biomassters.processes.worker_count import WORKERS_VARIABLE
-from biomassters.sources.source import BadFile, FetchedChip, Source
+from biomassters.sources.source import FetchedChip, Source
 
 CHIPS_A_WORKER: Final = 8
 """Fewer are packed in less time than a process takes to start."""

@@ -15,15 +15,18 @@ from biomassters.dataset.catalogue import (
     FEATURE_COLUMNS,
     FEATURES_FILE,
     TARGET_COLUMNS,
-    Split,
-    feature_filename,
-    target_filename,
     targets_file,
 )
-from biomassters.dataset.checksums import posix_cksum
+from biomassters.dataset.files import (
+    ChipFiles,
+    Split,
+    feature_filename,
+    posix_cksum,
+    target_filename,
+)
 from biomassters.errors import CatalogueError
 from biomassters.params.sections import CHIP_SIZE_STEP
-from biomassters.sources.source import ChipFiles, simulate_files
+from biomassters.sources.source import simulate_files
 from biomassters.store.bands import MONTHS, N_MONTHS
 
 SEED = 2023

@@ -15,15 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
+from biomassters.dataset.files import ChipRecord, FileError, FileRecord, list_files
 from biomassters.errors import SourceError
-from biomassters.sources.source import (
-    FOLDER_VARIABLE,
-    FetchedChip,
-    FileError,
-    gather_files,
-    list_files,
-)
+from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip, gather_files
 
 DEPTH: Final = 2
 """Folders below the root that are searched."""

@@ -8,33 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
-from biomassters.dataset.checksums import posix_cksum
 from biomassters.dataset.chip_tiffs import encode_chip_tiff
+from biomassters.dataset.files import (
+    BadFile,
+    ChipFiles,
+    ChipRecord,
+    FileError,
+    FileRecord,
+    feature_filename,
+    list_files,
+    target_filename,
+)
 from biomassters.errors import ParamsError
 from biomassters.simulator.chip import simulate_chip
 from biomassters.store.bands import N_MONTHS
 
 FOLDER_VARIABLE: Final = "BIOMASSTERS_FOLDER"
-
-ChipFiles = dict[str, bytes]
-"""The bytes of a chip's files by file name."""
-
-
-class BadFile(NamedTuple):
-    """A file that cannot be had, or is not what the catalogue says.
-
-    Attributes:
-        chip_id: Whose file it is.
-        filename: Its name.
-        expected: What was expected, such as `1049524 bytes`.
-        got: What was found instead.
-    """
-
-    chip_id: str
-    filename: str
-    expected: str
-    got: str
 
 
 class FetchedChip(NamedTuple):
@@ -93,15 +82,6 @@ class SyntheticSource:
         for chip in chips:
             files = simulate_files(chip.chip_id, self.chip_size)
             yield gather_files(chip, lambda record: _pick(files, record))  # noqa: B023
-
-
-class FileError(Exception):
-    """Why one file cannot be had; `gather_files` makes a `BadFile` of it."""
-
-    def __init__(self, expected: str, got: str) -> None:
-        super().__init__(expected, got)
-        self.expected = expected
-        self.got = got
 
 
 def gather_files(chip: ChipRecord, read: Callable[[FileRecord], bytes]) -> FetchedChip:
@@ -167,23 +147,6 @@ def simulate_files(chip_id: str, chip_size: int) -> ChipFiles:
             files[feature_filename(chip_id, "S2", month)] = encode_chip_tiff(chip.s2[month])
     files[target_filename(chip_id)] = encode_chip_tiff(chip.agbm[None])
     return files
-
-
-def list_files(chip: ChipRecord) -> list[FileRecord]:
-    """Return the records of all files that a chip has."""
-    return [record for record in (*chip.s1, *chip.s2, chip.agbm) if record is not None]
-
-
-def verify(record: FileRecord, data: bytes) -> None:
-    """Hold a file against its record.
-
-    Raises:
-        FileError: Its size, or its cksum where the record has one, is another.
-    """
-    if len(data) != record.size:
-        raise FileError(f"{record.size} bytes", str(len(data)))
-    if record.cksum is not None and (cksum := posix_cksum(data)) != record.cksum:
-        raise FileError(f"cksum {record.cksum}", str(cksum))
 
 
 def _pick(files: ChipFiles, record: FileRecord) -> bytes:

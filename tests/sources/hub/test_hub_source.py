@@ -13,7 +13,7 @@ from example_chips import simulate_record, simulate_records
 from hub_server import Answer, HubServer, serve_hub
 from locked import held_by_another_process
 
-from biomassters.dataset.catalogue import SPLITS, ChipRecord, FileRecord, Split
+from biomassters.dataset.files import SPLITS, ChipRecord, FileRecord, Split, list_files
 from biomassters.errors import BusyError, ParamsError, SourceError
 from biomassters.sources.hub import faults as hub_faults
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile
@@ -25,7 +25,7 @@ from biomassters.sources.hub.hub_source import (
     open_hub,
 )
 from biomassters.sources.hub.official_files import find_held_folder
-from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip, list_files, simulate_files
+from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip, simulate_files
 
 CHIP_IDS = ("5eed0001", "5eed0002")
 N_PARTS = 4

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biomassters.dataset.catalogue import FileRecord
+from biomassters.dataset.files import FileRecord
 from biomassters.errors import SourceError
 
 ZIP_LOCAL_BYTES: Final = 30

@@ -9,10 +9,10 @@ import struct
 import zlib
 from typing import Final
 
+from biomassters.dataset.files import FileError
 from biomassters.sources.archives.index import FAULTS, ZIP_LOCAL_BYTES, Fault, Member, Method
 from biomassters.sources.archives.parts import PartReader
 from biomassters.sources.archives.zip_directory import FULL_32, find_zip64
-from biomassters.sources.source import FileError
 
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _LOCAL_MARK: Final = b"PK\3\4"

@@ -17,7 +17,7 @@ from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.hf_api import DatasetInfo
 from tqdm import tqdm
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import ChipRecord, list_files
 from biomassters.errors import SourceError
 from biomassters.processes.locks import hold_folder
 from biomassters.processes.scripts import scratch_folder
@@ -25,12 +25,7 @@ from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile, download, measure_room
 from biomassters.sources.hub.faults import PassingError, name_faults, retry
 from biomassters.sources.hub.official_files import ARCHIVE_STEMS, HUB_REPOSITORY, find_held_folder
-from biomassters.sources.source import (
-    FOLDER_VARIABLE,
-    FetchedChip,
-    list_files,
-    read_folder_variable,
-)
+from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip, read_folder_variable
 
 REVISION_VARIABLE: Final = "BIOMASSTERS_HUB_REVISION"
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-from biomassters.sources.source import FileError
+from biomassters.dataset.files import FileError
 
 
 class Meaning(Enum):

@@ -21,8 +21,15 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from biomassters.dataset.catalogue import LARGEST_FILE, ChipRecord, FileRecord
-from biomassters.dataset.s3_addresses import split_address
+from biomassters.dataset.files import (
+    LARGEST_FILE,
+    ChipRecord,
+    FileError,
+    FileRecord,
+    list_files,
+    split_address,
+    verify,
+)
 from biomassters.errors import SourceError
 from biomassters.sources.s3.background_loop import BackgroundLoop
 from biomassters.sources.s3.faults import Fault, Meaning, explain_fault
@@ -34,7 +41,7 @@ from biomassters.sources.s3.settings import (
     count_connections,
     read_s3_settings,
 )
-from biomassters.sources.source import FetchedChip, FileError, list_files, sort_files, verify
+from biomassters.sources.source import FetchedChip, sort_files
 
 CHIPS_AT_A_TIME: Final = 3
 """On their way or being decoded, by a process; 25 files and 30 MB each."""

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from biomassters.dataset.catalogue import REGIONS, FileRecord, Region
-from biomassters.dataset.s3_addresses import is_s3_folder
+from biomassters.dataset.files import REGIONS, FileRecord, Region, is_s3_folder
 from biomassters.errors import ParamsError
 
 REGION_VARIABLE: Final = "BIOMASSTERS_S3_REGION"
