@@ -19,8 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
-from biomassters.dataset.chip_tiffs import decode_chip_tiff, encode_chip_tiff
-from biomassters.dataset.plain_tiffs import read_plain_tiff
+from biomassters.dataset.chip_tiffs import decode_chip_tiff, encode_chip_tiff, read_plain_tiff
 from biomassters.errors import ChipDataError
 
 ONE_LINE = re.compile(r"expected .+, got .+, at x\.tif; [^\n]+")

@@ -16,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.audit.facts import gather_audit_facts
-from biomassters.dataset.chip_tiffs import ChipRaster, ChipTiffError, decode_chip_tiff
+from biomassters.dataset.chip_tiffs import (
+    ChipRaster,
+    ChipTiffError,
+    decode_chip_tiff,
+    read_plain_tiff,
+)
 from biomassters.dataset.files import BadFile, ChipRecord, FileError, FileRecord, list_files, verify
-from biomassters.dataset.plain_tiffs import read_plain_tiff
 from biomassters.packing.bad_files import BadChipError
 from biomassters.store.bands import (
     N_MONTHS,
