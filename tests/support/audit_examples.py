@@ -9,7 +9,8 @@ from example_chips import read_real_files, read_real_record
 
 from biomassters.packing.staging import decode_chip, gather_facts
 from biomassters.store.bands import CLP, N_MONTHS, N_S1, N_S2
-from biomassters.store.chips import FACTS, ROOT_ATTRIBUTES, Chip, ChipStore
+from biomassters.store.chips import Chip, ChipStore
+from biomassters.store.layout import FACTS, ROOT_ATTRIBUTES
 from biomassters.store.zarr_files import write_array, write_group
 
 SIDE = 32

@@ -1,7 +1,7 @@
 """What the audit wants to know of a chip, counted while its pixels are in memory.
 
 Knows which defects there are and how one chip is searched for them; knows nothing of stores, nor
-of what a page says about all chips. The facts lie in the store (`chips.FACTS`), so that chips
+of what a page says about all chips. The facts lie in the store (`layout.FACTS`), so that chips
 which are packed already are audited without reading a pixel.
 """
 
@@ -42,7 +42,7 @@ _S1_LOW, _S1_HIGH = (round(db / S1_STORED_SCALE_DB) for db in S1_RANGE_DB)
 
 
 def gather_audit_facts(chip: Chip) -> dict[str, Any]:
-    """Return the entries of `chips.AUDIT_FACTS` of a chip, as JSON types."""
+    """Return the entries of `layout.AUDIT_FACTS` of a chip, as JSON types."""
     return {**_audit_s1(chip.s1), **_audit_s2(chip), **_audit_agbm(chip)}
 
 

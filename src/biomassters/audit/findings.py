@@ -58,7 +58,7 @@ class SplitFacts:
         return cls(read_facts(store.path), store.chip_size)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return the array of a name of `chips.FACTS`."""
+        """Return the array of a name of `layout.FACTS`."""
         return self._facts[name]
 
     def __len__(self) -> int:

@@ -29,20 +29,19 @@ from biomassters.packing.staging import (
     find_staged,
     fingerprint_chip,
     image_layouts,
-    image_shapes,
     is_complete,
 )
 from biomassters.packing.workers import choose_workers, stage_chips
 from biomassters.processes.locks import hold_folder
 from biomassters.sources.source import Source
-from biomassters.store.chips import (
+from biomassters.store.chips import read_attributes, read_facts
+from biomassters.store.layout import (
     AGBM,
     FACTS,
     FORMAT_VERSION,
     LABELS,
     ROOT_ATTRIBUTES,
-    read_attributes,
-    read_facts,
+    image_shapes,
 )
 from biomassters.store.zarr_files import (
     chunk_file,

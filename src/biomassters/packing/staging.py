@@ -25,15 +25,13 @@ from biomassters.dataset.chip_tiffs import (
 from biomassters.dataset.files import BadFile, ChipRecord, FileError, FileRecord, list_files, verify
 from biomassters.packing.bad_files import BadChipError
 from biomassters.store.bands import (
-    N_MONTHS,
-    N_S1,
-    N_S2,
     S1_NODATA_DB,
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
 )
-from biomassters.store.chips import AGBM, FORMAT_VERSION, S1, S2, Chip
+from biomassters.store.chips import Chip
 from biomassters.store.georeference import NOWHERE, Georeference, lie_together
+from biomassters.store.layout import AGBM, FORMAT_VERSION, S1, S2, image_shapes
 from biomassters.store.zarr_files import ArrayLayout, chunk_is_whole, write_chunk
 
 FACTS_FILE: Final = "facts.json"
@@ -46,18 +44,12 @@ class SavedChip(NamedTuple):
     """A chip on disk, staged or in a store.
 
     Attributes:
-        facts: Its entries of the arrays `chips.FACTS`, by name.
+        facts: Its entries of the arrays `layout.FACTS`, by name.
         chunks: Its chunk files, by name of the array; `agbm` only where it has a target.
     """
 
     facts: Mapping[str, Any]
     chunks: Mapping[str, Path]
-
-
-def image_shapes(chip_size: int) -> dict[ArrayLayout, tuple[int, ...]]:
-    """Return the arrays that hold pixels, each with the shape of one chip."""
-    side = (chip_size, chip_size)
-    return {S1: (N_MONTHS, N_S1, *side), S2: (N_MONTHS, N_S2, *side), AGBM: side}
 
 
 def image_layouts(chip: ChipRecord) -> list[ArrayLayout]:
@@ -262,7 +254,7 @@ def is_complete(saved: SavedChip, chip: ChipRecord, chip_size: int) -> bool:
 
 
 def gather_facts(chip: Chip) -> dict[str, Any]:
-    """Return a chip's entries of `chips.FACTS` but the fingerprint, as JSON types."""
+    """Return a chip's entries of `layout.FACTS` but the fingerprint, as JSON types."""
     return {
         "chip_id": chip.chip_id,
         "content": _hash_content(chip),
