@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from example_chips import read_real_files, read_real_record
 
-from biomassters.packing.staging import decode_chip, gather_facts
+from biomassters.packing.decoding import decode_chip
+from biomassters.packing.staging import gather_facts
 from biomassters.store.bands import CLP, N_MONTHS, N_S1, N_S2
 from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.layout import FACTS, ROOT_ATTRIBUTES

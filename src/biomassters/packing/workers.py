@@ -25,14 +25,9 @@ from typing import Final, NamedTuple, NoReturn, TypeAlias
 from biomassters.dataset.files import BadFile, ChipRecord
 from biomassters.errors import BiomasstersError
 from biomassters.packing.bad_files import BadChipError
+from biomassters.packing.decoding import decode_chip
 from biomassters.packing.memory_reuse import reuse_memory
-from biomassters.packing.staging import (
-    SavedChip,
-    decode_chip,
-    discard_incomplete,
-    fingerprint_chip,
-    stage_chip,
-)
+from biomassters.packing.staging import SavedChip, discard_incomplete, fingerprint_chip, stage_chip
 from biomassters.processes.parents import end_with_parent
 from biomassters.processes.worker_count import WORKERS_VARIABLE
 from biomassters.sources.source import FetchedChip, Source

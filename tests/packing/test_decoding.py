@@ -7,7 +7,7 @@ from rasterio.io import MemoryFile
 
 from biomassters.dataset.files import FileError
 from biomassters.packing.bad_files import BadChipError
-from biomassters.packing.staging import decode_chip, store_backscatter
+from biomassters.packing.decoding import decode_chip, store_backscatter
 from biomassters.sources.source import simulate_files
 from biomassters.store.georeference import allow_nowhere
 
