@@ -13,7 +13,8 @@ import pytest
 from audit_examples import PIXELS, decode_real_chip, make_chip, remove_s2, write_facts
 from example_chips import ReversedSource, simulate_records
 
-from biomassters.audit.findings import SplitFacts, list_findings
+from biomassters.audit.facts import SplitFacts
+from biomassters.audit.findings import list_findings
 from biomassters.audit.report import (
     NAMED_CHIPS,
     describe_skipped,

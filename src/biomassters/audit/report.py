@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from biomassters.audit.findings import FEW_S2_MONTHS, Finding, SplitFacts, list_findings
+from biomassters.audit.facts import SplitFacts
+from biomassters.audit.findings import FEW_S2_MONTHS, Finding, list_findings
 from biomassters.dataset.files import BadFile, Split
 from biomassters.store.bands import MONTHS, N_MONTHS, S1_BANDS, SWIR_BANDS
 from biomassters.store.chips import ChipStore
