@@ -37,7 +37,9 @@ def make_chip(chip_id: str = "0003d2eb", *, target: bool = True) -> Chip:
 def decode_real_chip(shared_folder: Path, chip_id: str) -> Chip:
     """Return a real chip, which is not to be modified."""
     files = read_real_files(shared_folder, chip_id)
-    return decode_chip(read_real_record(shared_folder, chip_id), files, 256)
+    chip = decode_chip(read_real_record(shared_folder, chip_id), files, 256)
+    assert isinstance(chip, Chip), "it has bad files"
+    return chip
 
 
 def remove_s2(chip: Chip, *months: int) -> None:

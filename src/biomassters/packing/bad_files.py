@@ -10,25 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from biomassters.dataset.files import BadFile
-from biomassters.errors import ChipDataError
 
 MAX_LISTED: Final = 5
 """Bad files that an error names; the CSV has all."""
-
-
-class BadChipError(ChipDataError):
-    """Files of a chip are not what the catalogue says.
-
-    Attributes:
-        bad_files: Which, at least one.
-    """
-
-    def __init__(self, bad_files: Sequence[BadFile]) -> None:
-        super().__init__(describe_bad_files(bad_files))
-        self.bad_files = tuple(bad_files)
-
-    def __reduce__(self) -> tuple[type["BadChipError"], tuple[tuple[BadFile, ...]]]:
-        return BadChipError, (self.bad_files,)
 
 
 def describe_bad_files(bad_files: Sequence[BadFile]) -> str:

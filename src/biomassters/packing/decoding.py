@@ -9,14 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from biomassters.dataset.chip_tiffs import (
-    ChipRaster,
-    ChipTiffError,
-    decode_chip_tiff,
-    read_plain_tiff,
-)
+from biomassters.dataset.chip_tiffs import ChipRaster, decode_chip_tiff, read_plain_tiff
 from biomassters.dataset.files import BadFile, ChipRecord, FileError, FileRecord, verify
-from biomassters.packing.bad_files import BadChipError
 from biomassters.store.bands import S1_NODATA_DB, S1_STORED_NODATA, S1_STORED_SCALE_DB
 from biomassters.store.chips import Chip
 from biomassters.store.georeference import NOWHERE, Georeference, lie_together
@@ -31,7 +25,7 @@ def decode_chip(
     files: Mapping[str, bytes],
     chip_size: int,
     absent: Sequence[BadFile] = (),
-) -> Chip:
+) -> Chip | list[BadFile]:
     """Verify and decode a chip's files.
 
     Args:
@@ -40,9 +34,9 @@ def decode_chip(
         chip_size: Side of a chip, pixels.
         absent: Files that could not be had; the others are verified, to name all that are bad.
 
-    Raises:
-        BadChipError: Files could not be had, are not what the catalogue says, are damaged or out
-            of range, or lie elsewhere than the others.
+    Returns:
+        The chip; or, if there are any, the files that could not be had, are not what the catalogue
+        says, are damaged or out of range, or lie elsewhere than the others.
     """
     shapes = image_shapes(chip_size)
     s1 = np.empty(shapes[S1], np.int16)
@@ -59,10 +53,11 @@ def decode_chip(
             places[record.filename] = _decode_file(record, files[record.filename], out)
         except FileError as fault:
             bad_files.append(BadFile(chip.chip_id, record.filename, fault.expected, fault.got))
+    bad_files = bad_files or _find_misplaced(chip.chip_id, places)
     if bad_files:
-        raise BadChipError(bad_files)
+        return bad_files
     present = np.array([record is not None for record in chip.s2])
-    return Chip(chip.chip_id, s1, s2, present, agbm, locate_chip(chip.chip_id, places))
+    return Chip(chip.chip_id, s1, s2, present, agbm, _locate_chip(places)[1])
 
 
 def _decode_file(record: FileRecord, data: bytes, out: NDArray[Any]) -> Georeference:
@@ -73,59 +68,46 @@ def _decode_file(record: FileRecord, data: bytes, out: NDArray[Any]) -> Georefer
     """
     verify(record, data)
     if out.dtype == S1.dtype:
-        raster = _decode_tiff(record, data, np.float32, out.shape)
+        raster = _decode_tiff(data, np.float32, out.shape)
         store_backscatter(raster.bands, out)
     elif out.dtype == S2.dtype:
-        raster = _decode_tiff(record, data, np.uint16, out.shape)
+        raster = _decode_tiff(data, np.uint16, out.shape)
         out[:] = raster.bands
     else:
-        raster = _decode_tiff(record, data, np.float32, (1, *out.shape))
+        raster = _decode_tiff(data, np.float32, (1, *out.shape))
         out[:] = raster.bands[0]
         if np.isinf(out).any():
             raise FileError("finite AGBM", "infinity")
     return raster.georeference
 
 
-def _decode_tiff(
-    record: FileRecord, data: bytes, dtype: type[Any], shape: tuple[int, ...]
-) -> ChipRaster:
+def _decode_tiff(data: bytes, dtype: type[Any], shape: tuple[int, ...]) -> ChipRaster:
     n_bands, chip_size, _ = shape
     bands = read_plain_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=chip_size)
     if bands is not None:
         return ChipRaster(bands, NOWHERE)
-    try:
-        return decode_chip_tiff(
-            data, n_bands=n_bands, dtype=dtype, chip_size=chip_size, where=record.filename
-        )
-    except ChipTiffError as error:
-        raise FileError(error.expected, error.got) from None
+    return decode_chip_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=chip_size)
 
 
-def locate_chip(chip_id: str, places: Mapping[str, Georeference]) -> Georeference:
-    """Return where a chip lies: where the first of its files does that says so.
+def _locate_chip(places: Mapping[str, Georeference]) -> tuple[str, Georeference]:
+    """Return the first of a chip's files that says where it lies, and where; else "", NOWHERE."""
+    known = ((name, place) for name, place in places.items() if place != NOWHERE)
+    return next(known, ("", NOWHERE))
 
-    Args:
-        chip_id: Whose files.
-        places: Where each file lies, by its name.
 
-    Raises:
-        BadChipError: Others lie elsewhere: all files of a chip must be on one grid.
-    """
-    known = {name: place for name, place in places.items() if place != NOWHERE}
-    first = next(iter(known), "")
-    bad_files = [
+def _find_misplaced(chip_id: str, places: Mapping[str, Georeference]) -> list[BadFile]:
+    """Return the files that lie elsewhere than the first: all of a chip must be on one grid."""
+    first, expected = _locate_chip(places)
+    return [
         BadFile(
             chip_id,
             name,
-            f"the place of {first}, {_describe_place(known[first])}",
+            f"the place of {first}, {_describe_place(expected)}",
             _describe_place(place),
         )
-        for name, place in known.items()
-        if not lie_together(place, known[first])
+        for name, place in places.items()
+        if place != NOWHERE and not lie_together(place, expected)
     ]
-    if bad_files:
-        raise BadChipError(bad_files)
-    return known.get(first, NOWHERE)
 
 
 def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> None:

@@ -24,13 +24,13 @@ from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 from biomassters.dataset.files import BadFile, ChipRecord
 from biomassters.errors import BiomasstersError
-from biomassters.packing.bad_files import BadChipError
 from biomassters.packing.decoding import decode_chip
 from biomassters.packing.memory_reuse import reuse_memory
 from biomassters.packing.staging import SavedChip, discard_incomplete, fingerprint_chip, stage_chip
 from biomassters.processes.parents import end_with_parent
 from biomassters.processes.worker_count import WORKERS_VARIABLE
 from biomassters.sources.source import FetchedChip, Source
+from biomassters.store.chips import Chip
 
 CHIPS_A_WORKER: Final = 8
 """Fewer are packed in less time than a process takes to start."""
@@ -122,10 +122,9 @@ def _stage_here(
 def _stage(fetched: FetchedChip, *, source_kind: str, scratch: Path, chip_size: int) -> StagedChip:
     chip, files, absent = fetched
     n_bytes = sum(map(len, files.values()))
-    try:
-        decoded = decode_chip(chip, files, chip_size, absent)
-    except BadChipError as error:
-        return StagedChip(chip.chip_id, None, error.bad_files, n_bytes)
+    decoded = decode_chip(chip, files, chip_size, absent)
+    if not isinstance(decoded, Chip):
+        return StagedChip(chip.chip_id, None, tuple(decoded), n_bytes)
     fingerprint = fingerprint_chip(chip, source_kind, chip_size)
     return StagedChip(chip.chip_id, stage_chip(decoded, fingerprint, scratch), (), n_bytes)
 
