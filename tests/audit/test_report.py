@@ -24,7 +24,7 @@ from biomassters.audit.report import (
 )
 from biomassters.dataset.files import BadFile
 from biomassters.packing.assembly import pack_split
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.bands import CLP, MONTHS, S1_STORED_NODATA, S2_BANDS
 from biomassters.store.chips import Chip, ChipStore
 

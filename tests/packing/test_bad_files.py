@@ -13,7 +13,7 @@ from biomassters.packing.bad_files import (
     describe_bad_files,
     write_bad_files,
 )
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")
 BAD = BadFile("5eed0003", "5eed0003_S1_00.tif", "100 bytes", "99")

@@ -7,7 +7,7 @@ from rasterio.io import MemoryFile
 
 from biomassters.dataset.files import FileError
 from biomassters.packing.decoding import decode_chip, store_backscatter
-from biomassters.sources.source import simulate_files
+from biomassters.simulator.official_files import simulate_files
 from biomassters.store.chips import Chip
 from biomassters.store.georeference import allow_nowhere
 

@@ -21,8 +21,8 @@ from biomassters.dataset.files import (
 )
 from biomassters.errors import ChipDataError
 from biomassters.packing.assembly import pack_split
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.folder_source import FolderSource
-from biomassters.sources.source import simulate_files
 from biomassters.store.chips import ChipStore
 from biomassters.store.georeference import (
     NOWHERE,

@@ -19,7 +19,9 @@ from biomassters.dataset.files import (
 )
 from biomassters.packing.assembly import PackReport, pack_split
 from biomassters.params.sections import SubsetParams
-from biomassters.sources.source import FetchedChip, SyntheticSource, gather_files, simulate_files
+from biomassters.simulator.official_files import simulate_files
+from biomassters.sources.source import FetchedChip, gather_files
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.bands import N_MONTHS
 
 ALL_CHIPS = SubsetParams(first=None, fraction=1.0, seed=0, chip_ids=())

@@ -21,9 +21,9 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from biomassters.dataset.files import ChipRecord, list_files
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.s3.s3_source import Patience, S3Source
 from biomassters.sources.s3.settings import S3Settings
-from biomassters.sources.source import simulate_files
 
 BUCKET = "biomass"
 PREFIX = "mirror"

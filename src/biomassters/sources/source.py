@@ -1,27 +1,19 @@
-"""Where the files of chips come from.
-
-Knows how to get the bytes of a chip's files; knows nothing of what is done with them.
-"""
+"""What every source of chips' files does, and how it tells of files that are bad."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from biomassters.dataset.chip_tiffs import encode_chip_tiff
 from biomassters.dataset.files import (
     BadFile,
     ChipFiles,
     ChipRecord,
     FileError,
     FileRecord,
-    feature_filename,
     list_files,
-    target_filename,
 )
 from biomassters.errors import ParamsError
-from biomassters.simulator.chip import simulate_chip
-from biomassters.store.bands import N_MONTHS
 
 FOLDER_VARIABLE: Final = "BIOMASSTERS_FOLDER"
 
@@ -64,24 +56,6 @@ class Source(Protocol):
         Raises:
             SourceError: The place cannot be used at all; a bad file alone ends nothing.
         """
-
-
-class SyntheticSource:
-    """Simulates every file."""
-
-    kind = "synthetic"
-
-    def __init__(self, chip_size: int) -> None:
-        self.chip_size = chip_size
-
-    def prepare(self, chips: Sequence[ChipRecord]) -> None:
-        """Do nothing."""
-
-    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
-        """Yield the chips in the order given."""
-        for chip in chips:
-            files = simulate_files(chip.chip_id, self.chip_size)
-            yield gather_files(chip, lambda record: _pick(files, record))  # noqa: B023
 
 
 def gather_files(chip: ChipRecord, read: Callable[[FileRecord], bytes]) -> FetchedChip:
@@ -135,21 +109,3 @@ def read_folder_variable(source: str) -> Path:
             f" (data.source is {source}), got {value!r}; set it to an existing folder"
         )
     return Path(value)
-
-
-def simulate_files(chip_id: str, chip_size: int) -> ChipFiles:
-    """Simulate a chip and encode all its files: S1, the S2 months that it has, and the target."""
-    chip = simulate_chip(chip_id, chip_size)
-    files = {}
-    for month in range(N_MONTHS):
-        files[feature_filename(chip_id, "S1", month)] = encode_chip_tiff(chip.s1[month])
-        if chip.s2_present[month]:
-            files[feature_filename(chip_id, "S2", month)] = encode_chip_tiff(chip.s2[month])
-    files[target_filename(chip_id)] = encode_chip_tiff(chip.agbm[None])
-    return files
-
-
-def _pick(files: ChipFiles, record: FileRecord) -> bytes:
-    if record.filename not in files:
-        raise FileError("an absent month, as this simulated chip has", "its row in the catalogue")
-    return files[record.filename]

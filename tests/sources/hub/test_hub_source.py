@@ -15,17 +15,18 @@ from locked import held_by_another_process
 
 from biomassters.dataset.files import SPLITS, ChipRecord, FileRecord, Split, list_files
 from biomassters.errors import BusyError, ParamsError, SourceError
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.hub import faults as hub_faults
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile
 from biomassters.sources.hub.hub_source import (
     REVISION_VARIABLE,
     HubSource,
     check_room,
+    find_held_folder,
     list_archives,
     open_hub,
 )
-from biomassters.sources.hub.official_files import find_held_folder
-from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip, simulate_files
+from biomassters.sources.source import FOLDER_VARIABLE, FetchedChip
 
 CHIP_IDS = ("5eed0001", "5eed0002")
 N_PARTS = 4

@@ -10,12 +10,14 @@ reported with its chip. Only a place that gives nothing at all ends the work.
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Final, NamedTuple, NoReturn
+from types import TracebackType
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
@@ -31,7 +33,6 @@ from biomassters.dataset.files import (
     verify,
 )
 from biomassters.errors import SourceError
-from biomassters.sources.s3.background_loop import BackgroundLoop
 from biomassters.sources.s3.faults import Fault, Meaning, explain_fault
 from biomassters.sources.s3.settings import (
     ENDPOINT_VARIABLE,
@@ -51,6 +52,9 @@ REFUSALS_OF_A_PLACE: Final = 100
 
 KEPT_STORES: Final = 8
 """Buckets whose connections are kept; the official catalogue has one."""
+
+
+Result = TypeVar("Result")
 
 
 class Patience(NamedTuple):
@@ -130,7 +134,7 @@ class S3Source:
         waiting = iter(chips)
         fetcher = _Fetcher(self.settings, self.n_connections, self.patience)
         in_flight: list[Future[FetchedChip]] = []
-        with BackgroundLoop() as loop:
+        with _BackgroundLoop() as loop:
             while True:
                 for chip in islice(waiting, CHIPS_AT_A_TIME - len(in_flight)):
                     in_flight.append(loop.submit(fetcher.fetch_chip(chip)))
@@ -283,3 +287,44 @@ class _Fetcher:
         raise SourceError(
             f"expected {fault.expected}, got {fault.got}, at {self._settings.endpoint}; {remedy}"
         )
+
+
+class _BackgroundLoop:
+    """An event loop in a thread of its own, so that transfers go on while this thread computes.
+
+    It runs coroutines until its `with` block ends; what still runs then is cancelled.
+    """
+
+    def __init__(self) -> None:
+        # A daemon: an interrupted process never waits for the network.
+        self._thread = threading.Thread(target=self._run, name="transfers", daemon=True)
+        self._is_ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
+
+    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start a coroutine."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def __enter__(self) -> "_BackgroundLoop":
+        self._thread.start()
+        self._is_ready.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._wait_for_end())
+
+    async def _wait_for_end(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        self._is_ready.set()
+        await self._end.wait()
