@@ -39,7 +39,7 @@ from biomassters.dataset.files import ChipRecord, target_filename
 from biomassters.model.normalisation import BandNormalisation
 from biomassters.packing.assembly import pack_split
 from biomassters.sources.folder_source import FolderSource
-from biomassters.statistics.counting import (
+from biomassters.statistics.figures import (
     PUBLISHED_MAXIMUM,
     PUBLISHED_MINIMUM,
     publish_normalisation,

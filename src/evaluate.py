@@ -30,6 +30,7 @@ from biomassters.prediction.maps import read_prediction
 from biomassters.prediction.metrics import ErrorSums
 from biomassters.processes.scripts import run_script
 from biomassters.statistics.figures import read_statistics
+from biomassters.statistics.histograms import read_histograms
 from biomassters.store.chips import ChipStore
 
 METRICS = Path("metrics/evaluation.json")
@@ -89,16 +90,6 @@ def list_models(
     if models == "imported":
         return read_prediction(PREDICTIONS, chip_ids[0])[1].get("MODELS", "").split(",")
     return list(fold_names) if models == "folds" else ["final"]
-
-
-def read_histograms(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read the middles of the bins and the shares of the pixels in them, by band."""
-    histograms: dict[str, list[tuple[float, float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            bins = histograms.setdefault(row["band"], [])
-            bins.append((float(row["value"]), float(row["share"])))
-    return histograms
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from biomassters.packing.assembly import pack_split
 from biomassters.simulator.chip import simulate_chip
 from biomassters.sources.source import FetchedChip
 from biomassters.sources.synthetic_source import SyntheticSource
-from biomassters.statistics.counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
+from biomassters.statistics.figures import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
 from biomassters.store.bands import MONTHS, S1_BANDS, S1_STORED_NODATA, S2_BANDS
 from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.layout import FORMAT_VERSION
