@@ -211,7 +211,7 @@ def test_files_of_an_earlier_run_are_replaced_not_written(folder: Path, tmp_path
     write_audit(tmp_path, "train", store, [BadFile("e", "e_S1_00.tif", "9 bytes", "8")])
     assert [(links / file).read_bytes() for file in FILES] == before
     assert (tmp_path / "train.json").read_bytes() != before[0]
-    assert not list(tmp_path.rglob("*.new"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_figures_are_json_that_dvc_reads_as_metrics(folder: Path, tmp_path: Path) -> None:

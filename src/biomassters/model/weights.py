@@ -4,7 +4,6 @@ Knows the format of these files; knows nothing of checkpoints, nor of the winner
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from torch import Tensor
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.params.sections import Architecture
+from biomassters.processes.writing import write_whole
 
 HEADER_KEY: Final = "biomassters"
 """The only key of the file's metadata: safetensors writes several in random order."""
@@ -51,13 +51,7 @@ def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -
     header = {"architecture": encode_architecture(model.architecture), "metadata": dict(metadata)}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, data)
 
 
 def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:

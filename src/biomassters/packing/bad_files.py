@@ -4,12 +4,13 @@ Knows the list, the CSV and the sentence; knows nothing of where files come from
 """
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from biomassters.dataset.files import BadFile
+from biomassters.processes.writing import write_whole
 
 MAX_LISTED: Final = 5
 """Bad files that an error names; the CSV has all."""
@@ -31,16 +32,11 @@ def write_bad_files(path: Path, bad_files: Sequence[BadFile]) -> None:
     if not bad_files:
         path.unlink(missing_ok=True)
         return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(BadFile._fields)
-            writer.writerows(bad_files)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(BadFile._fields)
+    writer.writerows(bad_files)
+    write_whole(path, text.getvalue().encode())
 
 
 def _one_line(text: str) -> str:

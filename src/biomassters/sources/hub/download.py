@@ -19,6 +19,7 @@ from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from biomassters.errors import SourceError
+from biomassters.processes.writing import write_whole
 from biomassters.sources.hub.faults import BY_HAND, PassingError, StoppedError, name_faults, retry
 
 STATE_FOLDER: Final = ".download"
@@ -245,11 +246,7 @@ def _has_noted_checksum(file: RemoteFile, folder: Path) -> bool:
 
 
 def _note_checksum(file: RemoteFile, folder: Path) -> None:
-    path = _note_path(file, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(_note(file), encoding="utf-8")
-    new.replace(path)
+    write_whole(_note_path(file, folder), _note(file).encode())
 
 
 def _note(file: RemoteFile) -> str:
