@@ -1,7 +1,4 @@
-"""The audit of a split as one page.
-
-Knows how the facts are drawn; knows nothing of where the page goes.
-"""
+"""The audit of a split as one page of plots."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

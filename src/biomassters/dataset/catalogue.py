@@ -1,6 +1,7 @@
 """What a dataset consists of: the official catalogues, read and checked row by row.
 
-Knows the columns and which files a chip must have.
+Knows the columns and which files a chip must have. The rows are a stranger's: each cell is checked
+before it is believed, and what is wrong is named with its line, for which they are read by hand.
 
 A catalogue is a folder with `features_metadata.csv`, `train_agbm_metadata.csv` and, where the
 targets of test chips are known (the official ones were not published), `test_agbm_metadata.csv`.

@@ -1,7 +1,4 @@
-"""Which chips of a catalogue are used: `data.subset` of params.yaml.
-
-Knows the three rules; knows nothing of files and stores.
-"""
+"""Which chips of a catalogue are used: the three rules of `data.subset` of params.yaml."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From a source to a chip store: each chip is fetched once, however often the work is killed.
 
-Knows how a store is assembled and put in its place; knows nothing of where files come from.
-
 Each fetched chip is staged in scratch as its chunk files, which are those of the finished store.
 When all are there, the store is assembled beside its place from hard links, and renamed into it.
 A chip's fingerprint says what it was made from: a chip with the same fingerprint in the old store

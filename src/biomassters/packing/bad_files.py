@@ -1,7 +1,4 @@
-"""The files that could not be had or were not what the catalogue says, as a user learns of them.
-
-Knows the list, the CSV and the sentence; knows nothing of where files come from.
-"""
+"""The files that could not be had or were not what the catalogue says, as a user learns of them."""
 
 import csv
 import io

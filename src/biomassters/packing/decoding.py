@@ -120,9 +120,13 @@ def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> Non
     Raises:
         FileError: A value is beyond the store's range.
     """
+    # Rounded, half a step to the even one; cutting off would move every value towards 0. In float32
+    # as the file has it, whose error is far below a step.
     with np.errstate(over="ignore", invalid="ignore"):
         stored = s1_db * np.float32(1 / S1_STORED_SCALE_DB)
     np.rint(stored, out=stored)
+    # Not by `>`: NaN must be among them. What is not finite and -9999 dB, the files' nodata, become
+    # the store's nodata; any other value is refused, of which int16 would make some backscatter.
     beyond = ~(np.abs(stored) <= LARGEST_STORED)
     if beyond.any():
         values = s1_db[beyond]

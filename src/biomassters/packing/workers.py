@@ -1,8 +1,5 @@
 """Chips on their way from a source to scratch, in one process or in several.
 
-Knows processes and what they tell each other; knows nothing of stores and of where files come
-from.
-
 Each worker fetches, verifies, decodes and stages chips by itself, and asks its parent for the next
 one over a pipe of its own: so nothing is shared that a killed process could leave locked. The
 parent sees a worker's end at the end of its pipe; a worker ends when its parent does.

@@ -1,7 +1,5 @@
 """Chips' files in a folder: the official layout, and those that people end up with.
 
-Knows where under a folder a file may lie; knows nothing of what a file holds.
-
 A file is looked for at its official place first, `train_features/x.tif` and so on. If it is not
 there, the first place that has it counts, of the folder itself and all folders up to two below it,
 sorted by path: all files flat, the official folders nested in another or in themselves, a folder

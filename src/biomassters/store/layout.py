@@ -23,8 +23,8 @@ from biomassters.store.zarr_files import ArrayLayout
 FORMAT_VERSION: Final = 2
 
 # Backscatter is kept in steps of 0.01 dB: half the bytes of float32, and far less once compressed,
-# for the last bits of a float are noise. Rounding moves a value by 0.005 dB at most, where speckle
-# moves it by decibels. int16 reaches to 327 dB either way; its least number is left for nodata.
+# for the last bits of a float are noise. Rounding moves a value by 0.005 dB at most, far less
+# than speckle does. int16 reaches to 327 dB either way; its least number is left for nodata.
 S1: Final = ArrayLayout(
     "s1",
     "int16",

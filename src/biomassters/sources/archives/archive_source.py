@@ -1,7 +1,6 @@
 """Chips out of the official archives, read in place: zips, split or whole, and tars.
 
-Knows which archive has which file; knows nothing of how archives are written. Nothing is ever
-extracted to disk, and of each member no more is read than its record allows.
+Nothing is ever extracted to disk, and of each member no more is read than its record allows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,8 +1,5 @@
 """Large files over HTTP, each byte once: resumed after a lost connection, or a killed process.
 
-Knows how one file comes from a hub, is verified and put in its place; knows nothing of which files
-are wanted and what they hold.
-
 huggingface_hub's own `hf_hub_download` starts a file anew when its process was killed, and its
 `http_get` refuses files over 50 GB; so its session and its addresses are used here, with ranges.
 """

@@ -1,7 +1,6 @@
 """The Hugging Face hub as a source: its archives are downloaded, and then read in place.
 
-Knows the repository and which of its archives the chips need; knows nothing of what is in them and
-of how bytes travel.
+Knows the repository, how its archives are called and which of them the chips need.
 """
 
 import os

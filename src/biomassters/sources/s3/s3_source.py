@@ -1,7 +1,7 @@
 """The source `s3`: the public buckets, or any S3 service, read by many requests at a time.
 
-Knows how to get objects whole, how long to try and when to give the place up; knows nothing of
-what is in them. Each object is held against the catalogue before it counts as fetched.
+Knows how to get objects whole, how long to try and when to give the place up. Each object is held
+against the catalogue before it counts as fetched.
 
 A process has a few chips in flight: while it decodes one, the files of the next arrive. An object
 that fails is tried again after a growing wait, in which the others go on. What remains bad is

@@ -1,7 +1,6 @@
 """Which S3 service chips come from, as the environment says it.
 
-Knows the variables and the public buckets' regions; knows nothing of requests. No setting here
-changes a result: every file is held against the catalogue, wherever it came from.
+No setting here changes a result: every file is held against the catalogue, wherever it came from.
 """
 
 import os
