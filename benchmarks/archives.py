@@ -16,9 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename
+from biomassters.dataset.files import ChipRecord, FileRecord, feature_filename, list_files
 from biomassters.sources.archives.archive_source import ArchiveSource
-from biomassters.sources.source import list_files
 from biomassters.store.bands import N_MONTHS
 
 DATA = bytes(16)

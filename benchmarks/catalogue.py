@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import SPLITS
 
 
 def peak_mib() -> float:

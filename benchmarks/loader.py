@@ -34,11 +34,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batch, Batches
-from biomassters.dataset.catalogue import ChipRecord, read_catalogue, target_filename
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import ChipRecord, target_filename
 from biomassters.model.normalisation import BandNormalisation
 from biomassters.packing.assembly import pack_split
 from biomassters.sources.folder_source import FolderSource
-from biomassters.statistics.counting import (
+from biomassters.statistics.figures import (
     PUBLISHED_MAXIMUM,
     PUBLISHED_MINIMUM,
     publish_normalisation,

@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import ChipRecord, FileRecord, list_files
 from biomassters.packing.assembly import pack_split
 from biomassters.processes.counts import count_cores
 from biomassters.simulator.official_files import write_dataset
 from biomassters.sources.folder_source import FolderSource
-from biomassters.sources.source import list_files
 
 OFFICIAL_CHIPS: Final = 11_462
 OFFICIAL_GB: Final = 312.5

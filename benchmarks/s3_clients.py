@@ -24,11 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 import obstore
 from obstore.store import S3Store
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
-from biomassters.dataset.checksums import posix_cksum
+from biomassters.dataset.files import ChipRecord, FileRecord, list_files, posix_cksum
 from biomassters.sources.s3.s3_source import Patience, S3Source, open_store
 from biomassters.sources.s3.settings import S3Settings
-from biomassters.sources.source import list_files
 
 BUCKET: Final = "bucket"
 BLOCK: Final = bytes(range(256)) * 4096

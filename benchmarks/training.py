@@ -23,7 +23,7 @@ from biomassters.dataset.catalogue import read_catalogue
 from biomassters.model.precision import place_model
 from biomassters.packing.assembly import pack_split
 from biomassters.simulator.official_files import write_catalogue
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.schedule import Schedule

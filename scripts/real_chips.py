@@ -18,12 +18,11 @@ from pathlib import Path
 from biomassters.dataset.catalogue import (
     ADDRESS_COLUMNS,
     FEATURES_FILE,
-    SPLITS,
     read_catalogue,
     targets_file,
 )
+from biomassters.dataset.files import SPLITS, list_files
 from biomassters.processes.environment import FOLDER_VARIABLE
-from biomassters.sources.source import list_files
 from repository_copy import ROOT, commit_all, copy_environment, copy_repository, set_params
 
 CHIPS = ROOT.parent / "shared" / "real-chips"

@@ -1,6 +1,5 @@
 """Stage `band_statistics`: what the train chips' values are, and what normalises the inputs."""
 
-import csv
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from biomassters.params.sections import CleaningName, Section, StatisticsParams
 from biomassters.processes.ending import run_script
 from biomassters.statistics.counting import count_pixels, summarise_counts
 from biomassters.statistics.figures import write_statistics
+from biomassters.statistics.histograms import write_histograms
 from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 
@@ -34,13 +34,7 @@ def count_chips(params: Params) -> None:
     clean = partial(clean_chip, name=params.cleaning)
     counts = count_pixels(ChipStore.open(Path("chips/train.zarr"), clean=clean))
     write_statistics(Path("statistics.json"), summarise_counts(counts, params.statistics.source))
-    HISTOGRAMS.parent.mkdir(parents=True, exist_ok=True)
-    with HISTOGRAMS.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["band", "value", "share"])
-        for name, histogram in counts.histograms().items():
-            for value, share in histogram.share_by_bin():
-                writer.writerow([name, f"{value:.6g}", f"{share:.6g}"])
+    write_histograms(HISTOGRAMS, counts.histograms())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Stage `evaluate`: score the test predictions and each fold's own validation, and draw them."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from biomassters.params.sections import PredictedModels, Section
 from biomassters.processes.ending import run_script
 from biomassters.processes.packages import list_versions
 from biomassters.statistics.figures import read_statistics
+from biomassters.statistics.histograms import read_histograms
 from biomassters.store.chips import ChipStore
 
 METRICS = Path("metrics/evaluation.json")
@@ -65,16 +65,6 @@ def evaluate_maps(params: Params) -> None:
     write_table(FOLDER / "chips.csv", sets)
     draw_histograms(read_histograms(HISTOGRAMS)).savefig(images / "histograms.png")
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n")
-
-
-def read_histograms(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read the middles of the bins and the shares of the pixels in them, by band."""
-    histograms: dict[str, list[tuple[float, float]]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            bins = histograms.setdefault(row["band"], [])
-            bins.append((float(row["value"]), float(row["share"])))
-    return histograms
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from biomassters.audit.report import write_audit
-from biomassters.dataset.catalogue import SPLITS, Split, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import SPLITS, Split
 from biomassters.dataset.subsets import select_subset
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.packing.assembly import pack_split

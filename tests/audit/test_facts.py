@@ -8,7 +8,7 @@ from audit_examples import PIXELS, decode_real_chip, make_chip, remove_s2
 from biomassters.audit.facts import gather_audit_facts
 from biomassters.packing.staging import gather_facts
 from biomassters.store.bands import CLP, S1_STORED_NODATA, S2_BANDS
-from biomassters.store.chips import AUDIT_FACTS
+from biomassters.store.layout import AUDIT_FACTS
 
 B11, B12 = S2_BANDS.index("B11"), S2_BANDS.index("B12")
 COUNTS = (

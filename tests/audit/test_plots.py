@@ -8,10 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from biomassters.audit.findings import SplitFacts, list_findings
+from biomassters.audit.facts import SplitFacts
+from biomassters.audit.findings import list_findings
 from biomassters.audit.plots import draw_audit
 from biomassters.audit.report import describe_skipped
-from biomassters.sources.source import BadFile
+from biomassters.dataset.files import BadFile
 from biomassters.store.bands import CLP, N_MONTHS
 from biomassters.store.chips import Chip
 

@@ -13,7 +13,8 @@ import pytest
 from audit_examples import PIXELS, decode_real_chip, make_chip, remove_s2, write_facts
 from example_chips import ReversedSource, simulate_records
 
-from biomassters.audit.findings import SplitFacts, list_findings
+from biomassters.audit.facts import SplitFacts
+from biomassters.audit.findings import list_findings
 from biomassters.audit.report import (
     NAMED_CHIPS,
     describe_skipped,
@@ -21,8 +22,9 @@ from biomassters.audit.report import (
     tabulate_chips,
     write_audit,
 )
+from biomassters.dataset.files import BadFile
 from biomassters.packing.assembly import pack_split
-from biomassters.sources.source import BadFile, SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.bands import CLP, MONTHS, S1_STORED_NODATA, S2_BANDS
 from biomassters.store.chips import Chip, ChipStore
 
@@ -209,7 +211,7 @@ def test_files_of_an_earlier_run_are_replaced_not_written(folder: Path, tmp_path
     write_audit(tmp_path, "train", store, [BadFile("e", "e_S1_00.tif", "9 bytes", "8")])
     assert [(links / file).read_bytes() for file in FILES] == before
     assert (tmp_path / "train.json").read_bytes() != before[0]
-    assert not list(tmp_path.rglob("*.new"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_figures_are_json_that_dvc_reads_as_metrics(folder: Path, tmp_path: Path) -> None:

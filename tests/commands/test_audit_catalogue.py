@@ -9,7 +9,7 @@ from example_chips import simulate_records
 
 from biomassters.commands.audit_catalogue import SplitAudit, audit_catalogue, tabulate_catalogue
 from biomassters.dataset.catalogue import Catalogue, read_catalogue
-from biomassters.sources.source import list_files
+from biomassters.dataset.files import list_files
 from biomassters.store.bands import MONTHS
 from repository_copy import ROOT
 

@@ -26,8 +26,8 @@ from biomassters.model.biomass_model import Network
 from biomassters.model.weights import HEADER_KEY, load_model
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import read_prediction
-from biomassters.sources.source import SyntheticSource
-from biomassters.statistics.counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
+from biomassters.sources.synthetic_source import SyntheticSource
+from biomassters.statistics.figures import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
 from repository_copy import ROOT, set_params
 
 BACKBONE = "mobilenetv3_small_050"

@@ -1,22 +1,16 @@
 import csv
 import lzma
-import posixpath
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from biomassters.dataset.catalogue import (
     FEATURE_COLUMNS,
     FEATURES_FILE,
-    REGIONS,
     TARGET_COLUMNS,
-    FileRecord,
     read_catalogue,
 )
-from biomassters.dataset.s3_addresses import is_s3_folder, split_address
+from biomassters.dataset.files import REGIONS, FileRecord
 from biomassters.errors import CatalogueError
 from biomassters.store.bands import MONTHS
 
@@ -193,16 +187,6 @@ def test_hostile_address_is_named(folder: Path, address: str, column: str) -> No
     line = 4 if "\n" in address else 3
     assert f"{FEATURES_FILE}, line {line}; mend the column {column}" in str(error.value)
     assert "\n" not in str(error.value)
-
-
-@given(st.text(alphabet="s3:/.abB-_=%?#@ \\\n\0é", max_size=30))
-def test_accepted_folder_is_nothing_but_a_bucket_and_plain_names(text: str) -> None:
-    folder = f"s3://{text}"
-    if is_s3_folder(folder):
-        parts = urlsplit(f"{folder}/x")
-        assert parts.path == posixpath.normpath(parts.path)
-        assert f"s3://{parts.hostname}{parts.path}" == f"{folder}/x"
-        assert split_address(f"{folder}/x") == (parts.netloc, parts.path[1:])
 
 
 def test_folder_alone_is_no_address_even_if_known(folder: Path) -> None:

@@ -19,13 +19,11 @@ from hypothesis import strategies as st
 from biomassters.dataset.catalogue import (
     ADDRESS_COLUMNS,
     FEATURES_FILE,
-    REGIONS,
-    SPLITS,
     Catalogue,
-    FileRecord,
     read_catalogue,
     targets_file,
 )
+from biomassters.dataset.files import REGIONS, SPLITS, FileRecord
 from biomassters.errors import CatalogueError
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.store.bands import MONTHS

@@ -3,7 +3,8 @@ import re
 import pytest
 from example_chips import ALL_CHIPS, simulate_record
 
-from biomassters.dataset.catalogue import Catalogue, ChipRecord, Split
+from biomassters.dataset.catalogue import Catalogue
+from biomassters.dataset.files import ChipRecord, Split
 from biomassters.dataset.subsets import select_subset
 from biomassters.errors import CatalogueError, ParamsError
 from biomassters.params.sections import SubsetParams

@@ -28,10 +28,16 @@ from archive_examples import (
     write_split,
 )
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
-from biomassters.dataset.checksums import posix_cksum
+from biomassters.dataset.files import (
+    ChipRecord,
+    FileError,
+    FileRecord,
+    feature_filename,
+    posix_cksum,
+    target_filename,
+    verify,
+)
 from biomassters.errors import SourceError
-from biomassters.sources.source import FileError, verify
 from biomassters.store.bands import N_MONTHS
 
 KINDS = ("flip", "set", "number", "cut off", "cut out", "copy", "swap", "insert")

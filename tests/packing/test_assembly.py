@@ -18,11 +18,11 @@ from example_chips import (
 )
 from locked import held_by_another_process
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import ChipRecord
 from biomassters.errors import BusyError, ChipDataError, SourceError
 from biomassters.packing import assembly as packing
 from biomassters.packing import staging
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 
 IDS = ("5eed0001", "5eed0002", "5eed0003")
@@ -209,7 +209,7 @@ import os, shutil, sys
 from pathlib import Path
 from example_chips import simulate_records
 from biomassters.packing.assembly import pack_split
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 
 folder, chip_ids = Path(sys.argv[1]), sys.argv[2:]
 chips = simulate_records(*chip_ids)

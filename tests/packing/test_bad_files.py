@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from example_chips import ReversedSource, SpoiledSource, hash_folder, pack, simulate_records
 
+from biomassters.dataset.files import BadFile
 from biomassters.errors import ChipDataError
 from biomassters.packing.assembly import pack_split
 from biomassters.packing.bad_files import (
     MAX_LISTED,
-    BadChipError,
     describe_bad_files,
     write_bad_files,
 )
-from biomassters.sources.source import BadFile, SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 
 IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")
 BAD = BadFile("5eed0003", "5eed0003_S1_00.tif", "100 bytes", "99")
@@ -44,10 +44,10 @@ def test_list_is_a_csv_that_ends_with_the_last_bad_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_error_about_a_chip_survives_another_process() -> None:
-    error = pickle.loads(pickle.dumps(BadChipError([BAD])))  # noqa: S301
-    assert error.bad_files == (BAD,)
-    assert str(error) == describe_bad_files([BAD])
+def test_bad_file_survives_another_process() -> None:
+    bad = pickle.loads(pickle.dumps(BAD))  # noqa: S301
+    assert bad == BAD
+    assert describe_bad_files([bad]) == describe_bad_files([BAD])
 
 
 def spoiled() -> SpoiledSource:

@@ -14,7 +14,8 @@ import pytest
 from example_chips import LoggedSource, SpoiledSource, hash_folder, read_log
 from locked import is_free_within
 
-from biomassters.dataset.catalogue import ChipRecord, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import ChipRecord
 from biomassters.errors import BiomasstersError, ChipDataError, SourceError
 from biomassters.packing.assembly import PackReport, pack_split
 from biomassters.packing.workers import choose_workers

@@ -10,7 +10,7 @@ from example_chips import read_real_files
 
 import real_chips
 from biomassters.dataset.catalogue import read_catalogue
-from biomassters.sources.source import list_files
+from biomassters.dataset.files import list_files
 from biomassters.store.chips import ChipStore
 from real_chips import SEEN, build_dataset, count_verified, main, prepare_pipeline, run
 

@@ -8,7 +8,8 @@ from biomassters.errors import CatalogueError
 from biomassters.packing.assembly import pack_split
 from biomassters.simulator.official_files import draw_chip_ids, write_catalogue, write_dataset
 from biomassters.sources.folder_source import FolderSource
-from biomassters.sources.source import Source, SyntheticSource
+from biomassters.sources.source import Source
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from example_chips import simulate_record, simulate_records
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
+from biomassters.dataset.files import ChipRecord, FileRecord, list_files
 from biomassters.errors import SourceError
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.folder_source import FolderSource, list_places
-from biomassters.sources.source import FetchedChip, list_files, simulate_files
+from biomassters.sources.source import FetchedChip
 
 CHIP_ID = "5eed0001"
 FILES = simulate_files(CHIP_ID, 32)

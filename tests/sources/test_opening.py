@@ -15,7 +15,7 @@ from biomassters.sources.folder_source import FolderSource
 from biomassters.sources.hub.hub_source import HubSource
 from biomassters.sources.opening import open_source
 from biomassters.sources.s3.s3_source import S3Source
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 
 SOURCES = {
     "synthetic": SyntheticSource,

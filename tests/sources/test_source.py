@@ -3,44 +3,21 @@ from pathlib import Path
 import pytest
 from example_chips import simulate_record
 
-from biomassters.dataset.catalogue import FileRecord
-from biomassters.dataset.checksums import posix_cksum
+from biomassters.dataset.files import (
+    BadFile,
+    FileError,
+    FileRecord,
+    list_files,
+)
 from biomassters.errors import ParamsError
 from biomassters.processes.environment import FOLDER_VARIABLE
 from biomassters.sources.source import (
-    BadFile,
     FetchedChip,
-    FileError,
-    SyntheticSource,
     gather_files,
-    list_files,
     read_folder_variable,
-    verify,
 )
 
 DATA = b"0123456789"
-
-
-def test_synthetic_source_has_exactly_the_files_of_the_catalogue() -> None:
-    chip = simulate_record("5eed0001")
-    [(got, files, bad_files)] = SyntheticSource(32).fetch_chips([chip])
-    assert got == chip
-    assert not bad_files
-    assert sorted(files) == sorted(record.filename for record in list_files(chip))
-    for record in list_files(chip):
-        verify(record, files[record.filename])
-
-
-def test_synthetic_source_lists_a_month_that_its_chip_lacks_as_bad() -> None:
-    chip = next(c for c in map(simulate_record, map(str, range(20))) if None in c.s2)
-    month = chip.s2.index(None)
-    extra = FileRecord(f"{chip.chip_id}_S2_{month:02d}.tif", "train_features", 1, None)
-    wrong = chip._replace(s2=(*chip.s2[:month], extra, *chip.s2[month + 1 :]))
-    [fetched] = SyntheticSource(32).fetch_chips([wrong])
-    [bad] = fetched.bad_files
-    assert bad[:2] == (chip.chip_id, extra.filename)
-    assert bad.expected.startswith("an absent month")
-    assert len(fetched.files) == len(list_files(chip))
 
 
 def test_gathering_goes_on_after_a_bad_file() -> None:
@@ -73,21 +50,3 @@ def test_folder_variable_must_name_an_existing_folder(
         monkeypatch.setenv(FOLDER_VARIABLE, value)
     with pytest.raises(ParamsError, match=f"{FOLDER_VARIABLE}.*; set it to an existing folder"):
         read_folder_variable("folder")
-
-
-def test_verify_accepts_what_the_record_says() -> None:
-    verify(FileRecord("a.tif", "train_agbm", 10, None), DATA)
-    verify(FileRecord("a.tif", "train_agbm", 10, posix_cksum(DATA)), DATA)
-
-
-@pytest.mark.parametrize(
-    ("record", "fault"),
-    [
-        (FileRecord("a.tif", "train_agbm", 11, None), ("11 bytes", "10")),
-        (FileRecord("a.tif", "train_agbm", 10, 5), ("cksum 5", str(posix_cksum(DATA)))),
-    ],
-)
-def test_verify_refuses_anything_else(record: FileRecord, fault: tuple[str, str]) -> None:
-    with pytest.raises(FileError) as error:
-        verify(record, DATA)
-    assert (error.value.expected, error.value.got) == fault

@@ -6,7 +6,7 @@ from example_chips import simulate_records
 
 from biomassters.errors import StoreError
 from biomassters.packing.assembly import pack_split
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.statistics.counting import TARGET, Counts, count_pixels, summarise_counts
 from biomassters.store.bands import BANDS
 from biomassters.store.chips import Chip, ChipStore

@@ -11,10 +11,12 @@ from example_chips import read_real_files, read_real_record, simulate_records
 from biomassters.errors import StoreError
 from biomassters.packing.assembly import pack_split
 from biomassters.simulator.chip import simulate_chip
-from biomassters.sources.source import FetchedChip, SyntheticSource
-from biomassters.statistics.counting import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
+from biomassters.sources.source import FetchedChip
+from biomassters.sources.synthetic_source import SyntheticSource
+from biomassters.statistics.figures import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
 from biomassters.store.bands import MONTHS, S1_BANDS, S1_STORED_NODATA, S2_BANDS
-from biomassters.store.chips import FORMAT_VERSION, Chip, ChipStore
+from biomassters.store.chips import Chip, ChipStore
+from biomassters.store.layout import FORMAT_VERSION
 
 IDS = ("5eed0001", "5eed0002", "5eed0003")
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from tiny_training import pack_chips
 
 from biomassters.model.normalisation import BandNormalisation
-from biomassters.statistics.counting import publish_normalisation
+from biomassters.statistics.figures import publish_normalisation
 from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.cleaning import clean_chip
 

@@ -12,11 +12,17 @@ from rasterio.io import MemoryFile
 from together import make_environment
 from workspace import TINY, Workspace, copy_repository
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
+from biomassters.dataset.files import (
+    ChipFiles,
+    ChipRecord,
+    FileRecord,
+    feature_filename,
+    target_filename,
+)
 from biomassters.errors import ChipDataError
 from biomassters.packing.assembly import pack_split
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.folder_source import FolderSource
-from biomassters.sources.source import ChipFiles, simulate_files
 from biomassters.store.chips import ChipStore
 from biomassters.store.georeference import (
     NOWHERE,

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from example_chips import simulate_record
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import ChipRecord, list_files
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.archives.archive_source import ArchiveSource
-from biomassters.sources.source import FetchedChip, list_files, simulate_files
+from biomassters.sources.source import FetchedChip
 
 CHIP = "5eed0001"
 OTHER_CHIP = "5eed0002"

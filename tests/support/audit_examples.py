@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from example_chips import read_real_files, read_real_record
 
-from biomassters.packing.staging import decode_chip, gather_facts
+from biomassters.packing.decoding import decode_chip
+from biomassters.packing.staging import gather_facts
 from biomassters.store.bands import CLP, N_MONTHS, N_S1, N_S2
-from biomassters.store.chips import FACTS, ROOT_ATTRIBUTES, Chip, ChipStore
+from biomassters.store.chips import Chip, ChipStore
+from biomassters.store.layout import FACTS, ROOT_ATTRIBUTES
 from biomassters.store.zarr_files import write_array, write_group
 
 SIDE = 32
@@ -35,7 +37,9 @@ def make_chip(chip_id: str = "0003d2eb", *, target: bool = True) -> Chip:
 def decode_real_chip(shared_folder: Path, chip_id: str) -> Chip:
     """Return a real chip, which is not to be modified."""
     files = read_real_files(shared_folder, chip_id)
-    return decode_chip(read_real_record(shared_folder, chip_id), files, 256)
+    chip = decode_chip(read_real_record(shared_folder, chip_id), files, 256)
+    assert isinstance(chip, Chip), "it has bad files"
+    return chip
 
 
 def remove_s2(chip: Chip, *months: int) -> None:

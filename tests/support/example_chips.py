@@ -8,23 +8,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from biomassters.dataset.catalogue import (
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import (
     ChipRecord,
+    FileError,
     FileRecord,
     feature_filename,
-    read_catalogue,
+    posix_cksum,
     target_filename,
 )
-from biomassters.dataset.checksums import posix_cksum
 from biomassters.packing.assembly import PackReport, pack_split
 from biomassters.params.sections import SubsetParams
-from biomassters.sources.source import (
-    FetchedChip,
-    FileError,
-    SyntheticSource,
-    gather_files,
-    simulate_files,
-)
+from biomassters.simulator.official_files import simulate_files
+from biomassters.sources.source import FetchedChip, gather_files
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.bands import N_MONTHS
 
 ALL_CHIPS = SubsetParams(first=None, fraction=1.0, seed=0, chip_ids=())

@@ -18,7 +18,7 @@ import huggingface_hub
 import pytest
 
 from biomassters.sources.hub import faults as hub_faults
-from biomassters.sources.hub.official_files import HUB_REPOSITORY
+from biomassters.sources.hub.hub_source import HUB_REPOSITORY
 
 TOKEN = "hf_of_the_tests"  # noqa: S105
 COMMIT = hashlib.sha1(b"the only commit").hexdigest()  # noqa: S324

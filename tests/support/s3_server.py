@@ -20,10 +20,10 @@ from typing import NamedTuple
 import boto3
 from moto.server import ThreadedMotoServer
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import ChipRecord, list_files
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.s3.s3_source import Patience, S3Source
 from biomassters.sources.s3.settings import S3Settings
-from biomassters.sources.source import list_files, simulate_files
 
 BUCKET = "biomass"
 PREFIX = "mirror"

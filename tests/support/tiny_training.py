@@ -18,7 +18,7 @@ from biomassters.params.sections import (
     OptimisationParams,
     PhaseParams,
 )
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 
 IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")

@@ -1,11 +1,11 @@
 """What the audit wants to know of a chip, counted while its pixels are in memory.
 
-Knows which defects there are and how one chip is searched for them; knows nothing of stores, nor
-of what a page says about all chips. The facts lie in the store (`chips.FACTS`), so that chips
-which are packed already are audited without reading a pixel.
+Knows which defects there are and how one chip is searched for them. The facts lie in the store
+(`layout.FACTS`), so that chips which are packed already are audited without reading a pixel.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from biomassters.store.bands import (
     S2_BANDS,
     SWIR_BANDS,
 )
-from biomassters.store.chips import Chip
+from biomassters.store.chips import Chip, ChipStore, read_facts
 from biomassters.store.constant_blocks import measure_largest_block
 
 CLOUDY_CLP: Final = 50
@@ -37,12 +37,15 @@ Source: the winner's scaling of targets ends there; above 426 t/ha is one pixel 
 train chips.
 """
 
+ORBITS: Final[Mapping[str, slice]] = {"ascending": slice(0, 2), "descending": slice(2, 4)}
+"""The bands of S1 of each orbit."""
+
 _SWIR: Final = tuple(S2_BANDS.index(band) for band in SWIR_BANDS)
 _S1_LOW, _S1_HIGH = (round(db / S1_STORED_SCALE_DB) for db in S1_RANGE_DB)
 
 
 def gather_audit_facts(chip: Chip) -> dict[str, Any]:
-    """Return the entries of `chips.AUDIT_FACTS` of a chip, as JSON types."""
+    """Return the entries of `layout.AUDIT_FACTS` of a chip, as JSON types."""
     return {**_audit_s1(chip.s1), **_audit_s2(chip), **_audit_agbm(chip)}
 
 
@@ -103,3 +106,59 @@ def _audit_agbm(chip: Chip) -> dict[str, float | int]:
         "agbm_negative": int(np.count_nonzero(known < 0)),
         "agbm_extreme": int(np.count_nonzero(known >= EXTREME_AGBM)),
     }
+
+
+class SplitFacts:
+    """The facts of a split's chips, chip by chip.
+
+    Attributes:
+        chip_ids: (n,).
+        chip_size: Side of a chip, pixels.
+        pixels: Of one image.
+        s2_present: (n, 12) bool.
+        orbit_present: By orbit: whether any of its pixels has data, (n, 12) bool.
+        has_target: (n,) bool.
+    """
+
+    def __init__(self, facts: Mapping[str, NDArray[Any]], chip_size: int) -> None:
+        self._facts = facts
+        self.chip_ids: list[str] = list(facts["chip_id"])
+        self.chip_size = chip_size
+        self.pixels = chip_size**2
+        self.s2_present: NDArray[np.bool_] = facts["s2_present"]
+        self.orbit_present = {
+            orbit: facts["s1_nodata"][..., bands].min(axis=-1) < self.pixels
+            for orbit, bands in ORBITS.items()
+        }
+        self.has_target: NDArray[np.bool_] = ~np.isnan(facts["agbm_mean"])
+
+    @classmethod
+    def read(cls, store: ChipStore) -> "SplitFacts":
+        """Read those of a store.
+
+        Raises:
+            StoreError: They are missing or damaged.
+        """
+        return cls(read_facts(store.path), store.chip_size)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return the array of a name of `layout.FACTS`."""
+        return self._facts[name]
+
+    def __len__(self) -> int:
+        return len(self.chip_ids)
+
+    @property
+    def s2_months(self) -> NDArray[np.int64]:
+        """Months that have an S2 image, (n,)."""
+        return np.asarray(self.s2_present.sum(axis=1))
+
+    @property
+    def block_images(self) -> NDArray[np.bool_]:
+        """S2 images with a constant block in any SWIR band, (n, 12)."""
+        return np.asarray(self["s2_block"].max(axis=2) > 0)
+
+    @property
+    def zero_images(self) -> NDArray[np.bool_]:
+        """S2 images whose reflectance is 0 in all pixels and bands, (n, 12)."""
+        return np.asarray(self.s2_present & (self["s2_zero"] == self.pixels))

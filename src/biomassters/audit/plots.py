@@ -1,7 +1,4 @@
-"""The audit of a split as one page.
-
-Knows how the facts are drawn; knows nothing of where the page goes.
-"""
+"""The audit of a split as one page of plots."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from biomassters.audit.facts import CLOUDY_CLP
-from biomassters.audit.findings import FEW_S2_MONTHS, ORBITS, Finding, SplitFacts
+from biomassters.audit.facts import CLOUDY_CLP, ORBITS, SplitFacts
+from biomassters.audit.findings import FEW_S2_MONTHS, Finding
 from biomassters.store.bands import CLP_NODATA, MONTHS, N_MONTHS
 
 PRESENT_COLOURS: Final = "YlGn"

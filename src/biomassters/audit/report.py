@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from biomassters.audit.findings import FEW_S2_MONTHS, Finding, SplitFacts, list_findings
-from biomassters.dataset.catalogue import Split
-from biomassters.sources.source import BadFile
+from biomassters.audit.facts import SplitFacts
+from biomassters.audit.findings import FEW_S2_MONTHS, Finding, list_findings
+from biomassters.dataset.files import BadFile, Split
+from biomassters.processes.writing import write_whole
 from biomassters.store.bands import MONTHS, N_MONTHS, S1_BANDS, SWIR_BANDS
 from biomassters.store.chips import ChipStore
 
@@ -53,9 +54,9 @@ def write_audit(
     page = io.BytesIO()
     figure = draw_audit(split, facts, findings, skipped)
     figure.savefig(page, format="png", metadata={"Software": None})
-    _replace(folder / f"{split}.json", json.dumps(summary, indent=2).encode() + b"\n")
-    _replace(folder / f"{split}_chips.csv", tabulate_chips(facts, findings).encode())
-    _replace(folder / "images" / f"{split}.png", page.getvalue())
+    write_whole(folder / f"{split}.json", json.dumps(summary, indent=2).encode() + b"\n")
+    write_whole(folder / f"{split}_chips.csv", tabulate_chips(facts, findings).encode())
+    write_whole(folder / "images" / f"{split}.png", page.getvalue())
 
 
 def summarise_facts(facts: SplitFacts, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -223,11 +224,3 @@ def _name_blocks(blocks: NDArray[Any]) -> list[str]:
     """Return month and band of the largest block of each chip, (n, 12 * 2); empty = none."""
     names = [f"{band} {month}" for month in MONTHS for band in SWIR_BANDS]
     return [names[row.argmax()] if row.any() else "" for row in blocks]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole; the old one, which DVC's cache may share, is never written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = path.with_name(f".{path.name}.new")
-    incomplete.write_bytes(content)
-    incomplete.replace(path)

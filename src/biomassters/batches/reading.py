@@ -1,6 +1,6 @@
 """From a chip store to batches of stored integers, on the device before they are needed.
 
-Knows nothing of which chips make a batch: that is for `epoch_order` to say.
+Which chips make a batch is for `order` to say.
 """
 
 import os
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from biomassters.processes.counts import count_cores, count_workers
-from biomassters.store.bands import N_MONTHS, N_S1, N_S2
-from biomassters.store.chips import AGBM, S1, S2, ChipStore
+from biomassters.store.bands import N_MONTHS
+from biomassters.store.chips import ChipStore
+from biomassters.store.layout import image_shapes
 
 
 class Batch(NamedTuple):
@@ -104,14 +105,13 @@ class Batches:
             threads.shutdown(cancel_futures=True)
 
     def _make_room(self, n_chips: int) -> Batch:
-        side = (self._store.chip_size, self._store.chip_size)
-        return Batch(
-            torch.empty(n_chips, dtype=torch.int64),
-            self._make_tensor((n_chips, N_MONTHS, N_S1, *side), S1.dtype),
-            self._make_tensor((n_chips, N_MONTHS, N_S2, *side), S2.dtype),
-            torch.empty(n_chips, N_MONTHS, dtype=torch.bool),
-            self._make_tensor((n_chips, *side), AGBM.dtype),
+        s1, s2, target = (
+            self._make_tensor((n_chips, *shape), layout.dtype)
+            for layout, shape in image_shapes(self._store.chip_size).items()
         )
+        chip_index = torch.empty(n_chips, dtype=torch.int64)
+        s2_present = torch.empty(n_chips, N_MONTHS, dtype=torch.bool)
+        return Batch(chip_index, s1, s2, s2_present, target)
 
     def _make_tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
         if self._pinned:  # torch keeps such memory, and gives it out again

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.audit.findings import FEW_S2_MONTHS
-from biomassters.dataset.catalogue import SPLITS, Catalogue, ChipRecord, Split
+from biomassters.dataset.catalogue import Catalogue
+from biomassters.dataset.files import SPLITS, ChipRecord, Split, list_files
 from biomassters.errors import CatalogueError
-from biomassters.sources.source import list_files
 from biomassters.store.bands import MONTHS
 
 _TITLE_WIDTH = 34

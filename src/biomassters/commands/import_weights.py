@@ -23,8 +23,7 @@ from biomassters.model.biomass_model import BiomassModel, Network
 from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.weights import CLEANING_KEY, save_weights
 from biomassters.params.sections import ModelParams
-from biomassters.statistics.counting import publish_normalisation
-from biomassters.statistics.figures import Statistics, TargetFigures
+from biomassters.statistics.figures import Statistics, TargetFigures, publish_normalisation
 from biomassters.store.bands import BANDS
 
 SUFFIX: Final = ".safetensors"

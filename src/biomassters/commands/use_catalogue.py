@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from biomassters.commands.dvc_calls import DvcError, run_dvc
-from biomassters.dataset.catalogue import SPLITS, read_catalogue
+from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.files import SPLITS
 from biomassters.errors import CatalogueError
 
 DATA = Path("data")

@@ -1,7 +1,7 @@
 """What a dataset consists of: the official catalogues, read and checked row by row.
 
-Knows the columns, the names of the files and which files a chip must have; knows nothing of the
-files' contents and of where they come from.
+Knows the columns and which files a chip must have. The rows are a stranger's: each cell is checked
+before it is believed, and what is wrong is named with its line, for which they are read by hand.
 
 A catalogue is a folder with `features_metadata.csv`, `train_agbm_metadata.csv` and, where the
 targets of test chips are known (the official ones were not published), `test_agbm_metadata.csv`.
@@ -12,17 +12,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final
 
-from biomassters.dataset.s3_addresses import is_s3_folder
+from biomassters.dataset.files import (
+    LARGEST_FILE,
+    SPLITS,
+    ChipRecord,
+    FileRecord,
+    S3Folders,
+    Split,
+    feature_filename,
+    is_s3_folder,
+    target_filename,
+)
 from biomassters.errors import CatalogueError
 from biomassters.store.bands import MONTHS, N_MONTHS
 
-Split: TypeAlias = Literal["train", "test"]
-SPLITS: Final[tuple[Split, ...]] = ("train", "test")
 FEATURES_FILE: Final = "features_metadata.csv"
-Region: TypeAlias = Literal["us", "eu", "as"]
-REGIONS: Final[tuple[Region, ...]] = ("us", "eu", "as")
 ADDRESS_COLUMNS: Final = ("s3path_us", "s3path_eu", "s3path_as")
 FEATURE_COLUMNS: Final = (
     *("filename", "chip_id", "satellite", "split", "month", "size", "cksum"),
@@ -30,9 +36,6 @@ FEATURE_COLUMNS: Final = (
     "corresponding_agbm",
 )
 TARGET_COLUMNS: Final = ("filename", "chip_id", "size", "cksum", *ADDRESS_COLUMNS)
-
-LARGEST_FILE: Final = 2**28
-"""Bytes, for a file is held in memory: S2 of 2,048 pixels has 92 million."""
 
 LONGEST_SHOWN: Final = 200
 """Characters of a cell that an error quotes."""
@@ -42,50 +45,6 @@ _MONTH_NUMBERS: Final = {name: number for number, name in enumerate(MONTHS)}
 _CHIP_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}", re.ASCII)
 _SIZE: Final = re.compile(r"0*[1-9][0-9]{0,14}", re.ASCII)
 _CKSUM: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
-
-S3Folders: TypeAlias = tuple[str, str, str]
-"""Where a file lies in S3, such as `s3://bucket/prefix`, by `REGIONS`; "" = nowhere."""
-
-
-class FileRecord(NamedTuple):
-    """One file of a chip.
-
-    Attributes:
-        filename: Its name, such as `0003d2eb_S1_00.tif`.
-        folder: `train_features`, `test_features`, `train_agbm` or `test_agbm`.
-        size: Bytes.
-        cksum: Its POSIX cksum, where the catalogue gives one.
-        s3_folders: Where it lies in the public buckets.
-    """
-
-    filename: str
-    folder: str
-    size: int
-    cksum: int | None
-    s3_folders: S3Folders = ("", "", "")
-
-    def find_address(self, region: Region) -> str | None:
-        """Return its address in the bucket of a region, or None where the catalogue has none."""
-        folder = self.s3_folders[REGIONS.index(region)]
-        return f"{folder}/{self.filename}" if folder else None
-
-
-class ChipRecord(NamedTuple):
-    """The files of one chip.
-
-    Attributes:
-        chip_id: Its name.
-        split: Its split.
-        s1: The S1 files, one a month.
-        s2: The S2 files, one a month; None = absent month.
-        agbm: The target's file; None = no target is known.
-    """
-
-    chip_id: str
-    split: Split
-    s1: tuple[FileRecord, ...]
-    s2: tuple[FileRecord | None, ...]
-    agbm: FileRecord | None
 
 
 class Catalogue:
@@ -116,16 +75,6 @@ class Catalogue:
 def targets_file(split: Split) -> str:
     """Return the name of the catalogue of a split's targets."""
     return f"{split}_agbm_metadata.csv"
-
-
-def feature_filename(chip_id: str, sensor: str, month: int) -> str:
-    """Return the official name of a feature file; `sensor` is S1 or S2."""
-    return f"{chip_id}_{sensor}_{month:02d}.tif"
-
-
-def target_filename(chip_id: str) -> str:
-    """Return the official name of a target file."""
-    return f"{chip_id}_agbm.tif"
 
 
 def read_catalogue(folder: Path) -> Catalogue:

@@ -1,13 +1,11 @@
-"""Which chips of a catalogue are used: `data.subset` of params.yaml.
-
-Knows the three rules; knows nothing of files and stores.
-"""
+"""Which chips of a catalogue are used: the three rules of `data.subset` of params.yaml."""
 
 import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from biomassters.dataset.catalogue import SPLITS, Catalogue, ChipRecord, Split
+from biomassters.dataset.catalogue import Catalogue
+from biomassters.dataset.files import SPLITS, ChipRecord, Split
 from biomassters.errors import CatalogueError, ParamsError
 from biomassters.params.sections import SubsetParams
 

@@ -1,6 +1,8 @@
 """What the first directory of a TIFF declares, looked at before GDAL opens the file.
 
-Knows the layout of TIFF and BigTIFF directories; knows nothing of pixels and of what tags mean.
+Knows the layout of TIFF and BigTIFF directories, and of the tags no more than which may be long.
+It is read here because GDAL acts on tags while it opens a file: before it can be asked what they
+say, it has spent the time, or rasterio has printed what nobody can catch.
 """
 
 import struct
@@ -54,8 +56,10 @@ def _lay_out(order: str, offset: str, offset_at: int, length: str, tag: str) -> 
     return _Layout(offset_layout, offset_at, length_layout, tag_layout)
 
 
+# As the fields of `_Layout`: places and counts have 4 bytes in TIFF, 8 in BigTIFF.
 _CLASSIC: Final = ("I", 4, "H", "HHI4s")
 _BIG: Final = ("Q", 8, "Q", "HHQ8s")
+# The byte order by its letters, then 42 or, of BigTIFF, 43 as a number of that order.
 _LAYOUTS: Final = {
     b"II*\0": _lay_out("<", *_CLASSIC),
     b"MM\0*": _lay_out(">", *_CLASSIC),
@@ -86,10 +90,12 @@ def find_fault(data: bytes) -> str | None:
         if end > len(data):
             return "one that ends within its directory"
         for tag, kind, count, field in layout.tag.iter_unpack(data[start:end]):
+            # Only the lists of blocks grow with the image, and they cannot be longer than the file.
             size = count * TYPE_BYTES.get(kind, 1)
             if size > (len(data) if tag in BLOCK_TAGS else LARGEST_TAG_BYTES):
                 return f"one whose tag {tag} has {size} bytes"
             if tag in TEXT_TAGS:
+                # What fits into the field stands in it; else it holds the place.
                 (place,) = layout.offset.unpack(field)
                 text = field[:size] if size <= len(field) else data[place : place + size]
                 text.decode()

@@ -4,7 +4,6 @@ Knows the format of these files; knows nothing of checkpoints, nor of the winner
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.params.sections import Architecture
 from biomassters.processes.packages import list_versions
+from biomassters.processes.writing import write_whole
 
 HEADER_KEY: Final = "biomassters"
 """The only key of the file's metadata: safetensors writes several in random order."""
@@ -61,13 +61,7 @@ def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -
     }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, data)
 
 
 def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:

@@ -1,7 +1,5 @@
 """From a source to a chip store: each chip is fetched once, however often the work is killed.
 
-Knows how a store is assembled and put in its place; knows nothing of where files come from.
-
 Each fetched chip is staged in scratch as its chunk files, which are those of the finished store.
 When all are there, the store is assembled beside its place from hard links, and renamed into it.
 A chip's fingerprint says what it was made from: a chip with the same fingerprint in the old store
@@ -19,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import BadFile, ChipRecord
 from biomassters.errors import ChipDataError, StoreError
 from biomassters.packing.bad_files import describe_bad_files, write_bad_files
 from biomassters.packing.staging import (
@@ -29,20 +27,19 @@ from biomassters.packing.staging import (
     find_staged,
     fingerprint_chip,
     image_layouts,
-    image_shapes,
     is_complete,
 )
 from biomassters.packing.workers import choose_workers, stage_chips
 from biomassters.processes.scratch import hold_folder
-from biomassters.sources.source import BadFile, Source
-from biomassters.store.chips import (
+from biomassters.sources.source import Source
+from biomassters.store.chips import read_attributes, read_facts
+from biomassters.store.layout import (
     AGBM,
     FACTS,
     FORMAT_VERSION,
     LABELS,
     ROOT_ATTRIBUTES,
-    read_attributes,
-    read_facts,
+    image_shapes,
 )
 from biomassters.store.zarr_files import (
     chunk_file,

@@ -1,34 +1,16 @@
-"""The files that could not be had or were not what the catalogue says, as a user learns of them.
-
-Knows the list, the CSV and the sentence; knows nothing of where files come from.
-"""
+"""The files that could not be had or were not what the catalogue says, as a user learns of them."""
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from biomassters.errors import ChipDataError
-from biomassters.sources.source import BadFile
+from biomassters.dataset.files import BadFile
+from biomassters.processes.writing import write_whole
 
 MAX_LISTED: Final = 5
 """Bad files that an error names; the CSV has all."""
-
-
-class BadChipError(ChipDataError):
-    """Files of a chip are not what the catalogue says.
-
-    Attributes:
-        bad_files: Which, at least one.
-    """
-
-    def __init__(self, bad_files: Sequence[BadFile]) -> None:
-        super().__init__(describe_bad_files(bad_files))
-        self.bad_files = tuple(bad_files)
-
-    def __reduce__(self) -> tuple[type["BadChipError"], tuple[tuple[BadFile, ...]]]:
-        return BadChipError, (self.bad_files,)
 
 
 def describe_bad_files(bad_files: Sequence[BadFile]) -> str:
@@ -47,16 +29,11 @@ def write_bad_files(path: Path, bad_files: Sequence[BadFile]) -> None:
     if not bad_files:
         path.unlink(missing_ok=True)
         return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(BadFile._fields)
-            writer.writerows(bad_files)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(BadFile._fields)
+    writer.writerows(bad_files)
+    write_whole(path, text.getvalue().encode())
 
 
 def _one_line(text: str) -> str:

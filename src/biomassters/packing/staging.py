@@ -1,6 +1,6 @@
-"""One fetched chip on its way into a store: verified, decoded, saved.
+"""One decoded chip on its way into a store: its chunk files and facts, on disk in scratch.
 
-Knows a chip's files, facts and chunk files; knows nothing of the other chips.
+Each chip is staged by itself, whole or not at all, so that a killed run loses those in flight only.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,45 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.audit.facts import gather_audit_facts
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
-from biomassters.dataset.chip_tiffs import ChipRaster, ChipTiffError, decode_chip_tiff
-from biomassters.dataset.plain_tiffs import read_plain_tiff
-from biomassters.packing.bad_files import BadChipError
-from biomassters.sources.source import BadFile, FileError, list_files, verify
-from biomassters.store.bands import (
-    N_MONTHS,
-    N_S1,
-    N_S2,
-    S1_NODATA_DB,
-    S1_STORED_NODATA,
-    S1_STORED_SCALE_DB,
-)
-from biomassters.store.chips import AGBM, FORMAT_VERSION, S1, S2, Chip
-from biomassters.store.georeference import NOWHERE, Georeference, lie_together
+from biomassters.dataset.files import ChipRecord, list_files
+from biomassters.store.chips import Chip
+from biomassters.store.layout import AGBM, FORMAT_VERSION, S1, S2, image_shapes
 from biomassters.store.zarr_files import ArrayLayout, chunk_is_whole, write_chunk
 
 FACTS_FILE: Final = "facts.json"
 INCOMPLETE: Final = "incomplete"
 """What the names of folders begin with that are being written."""
-LARGEST_STORED: Final = -(S1_STORED_NODATA + 1)
 
 
 class SavedChip(NamedTuple):
     """A chip on disk, staged or in a store.
 
     Attributes:
-        facts: Its entries of the arrays `chips.FACTS`, by name.
+        facts: Its entries of the arrays `layout.FACTS`, by name.
         chunks: Its chunk files, by name of the array; `agbm` only where it has a target.
     """
 
     facts: Mapping[str, Any]
     chunks: Mapping[str, Path]
-
-
-def image_shapes(chip_size: int) -> dict[ArrayLayout, tuple[int, ...]]:
-    """Return the arrays that hold pixels, each with the shape of one chip."""
-    side = (chip_size, chip_size)
-    return {S1: (N_MONTHS, N_S1, *side), S2: (N_MONTHS, N_S2, *side), AGBM: side}
 
 
 def image_layouts(chip: ChipRecord) -> list[ArrayLayout]:
@@ -70,136 +51,6 @@ def fingerprint_chip(chip: ChipRecord, source_kind: str, chip_size: int) -> str:
     files = [(record.filename, record.size, record.cksum) for record in list_files(chip)]
     text = json.dumps([FORMAT_VERSION, source_kind, chip_size, files])
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def decode_chip(
-    chip: ChipRecord,
-    files: Mapping[str, bytes],
-    chip_size: int,
-    absent: Sequence[BadFile] = (),
-) -> Chip:
-    """Verify and decode a chip's files.
-
-    Args:
-        chip: Which one.
-        files: Their bytes by name.
-        chip_size: Side of a chip, pixels.
-        absent: Files that could not be had; the others are verified, to name all that are bad.
-
-    Raises:
-        BadChipError: Files could not be had, are not what the catalogue says, are damaged or out
-            of range, or lie elsewhere than the others.
-    """
-    shapes = image_shapes(chip_size)
-    s1 = np.empty(shapes[S1], np.int16)
-    s2 = np.zeros(shapes[S2], np.uint16)
-    agbm = None if chip.agbm is None else np.empty(shapes[AGBM], np.float32)
-    jobs = [*zip(chip.s1, s1, strict=True), *zip(chip.s2, s2, strict=True), (chip.agbm, agbm)]
-    places: dict[str, Georeference] = {}
-    bad_files = list(absent)
-    passed_over = {bad.filename for bad in absent}
-    for record, out in jobs:
-        if record is None or out is None or record.filename in passed_over:
-            continue
-        try:
-            places[record.filename] = _decode_file(record, files[record.filename], out)
-        except FileError as fault:
-            bad_files.append(BadFile(chip.chip_id, record.filename, fault.expected, fault.got))
-    if bad_files:
-        raise BadChipError(bad_files)
-    present = np.array([record is not None for record in chip.s2])
-    return Chip(chip.chip_id, s1, s2, present, agbm, locate_chip(chip.chip_id, places))
-
-
-def _decode_file(record: FileRecord, data: bytes, out: NDArray[Any]) -> Georeference:
-    """Verify a file and decode it into `out`, (C, H, W) or, of a target, (H, W).
-
-    Raises:
-        FileError: It is not what the catalogue says, is damaged or out of range.
-    """
-    verify(record, data)
-    if out.dtype == S1.dtype:
-        raster = _decode_tiff(record, data, np.float32, out.shape)
-        store_backscatter(raster.bands, out)
-    elif out.dtype == S2.dtype:
-        raster = _decode_tiff(record, data, np.uint16, out.shape)
-        out[:] = raster.bands
-    else:
-        raster = _decode_tiff(record, data, np.float32, (1, *out.shape))
-        out[:] = raster.bands[0]
-        if np.isinf(out).any():
-            raise FileError("finite AGBM", "infinity")
-    return raster.georeference
-
-
-def _decode_tiff(
-    record: FileRecord, data: bytes, dtype: type[Any], shape: tuple[int, ...]
-) -> ChipRaster:
-    n_bands, chip_size, _ = shape
-    bands = read_plain_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=chip_size)
-    if bands is not None:
-        return ChipRaster(bands, NOWHERE)
-    try:
-        return decode_chip_tiff(
-            data, n_bands=n_bands, dtype=dtype, chip_size=chip_size, where=record.filename
-        )
-    except ChipTiffError as error:
-        raise FileError(error.expected, error.got) from None
-
-
-def locate_chip(chip_id: str, places: Mapping[str, Georeference]) -> Georeference:
-    """Return where a chip lies: where the first of its files does that says so.
-
-    Args:
-        chip_id: Whose files.
-        places: Where each file lies, by its name.
-
-    Raises:
-        BadChipError: Others lie elsewhere: all files of a chip must be on one grid.
-    """
-    known = {name: place for name, place in places.items() if place != NOWHERE}
-    first = next(iter(known), "")
-    bad_files = [
-        BadFile(
-            chip_id,
-            name,
-            f"the place of {first}, {_describe_place(known[first])}",
-            _describe_place(place),
-        )
-        for name, place in known.items()
-        if not lie_together(place, known[first])
-    ]
-    if bad_files:
-        raise BadChipError(bad_files)
-    return known.get(first, NOWHERE)
-
-
-def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> None:
-    """Round backscatter to the store's units.
-
-    Args:
-        s1_db: Backscatter, dB, of any shape; -9999 and what is not finite are nodata.
-        out: Gets the same in 0.01 dB, nodata as `bands.S1_STORED_NODATA`.
-
-    Raises:
-        FileError: A value is beyond the store's range.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        stored = s1_db * np.float32(1 / S1_STORED_SCALE_DB)
-    np.rint(stored, out=stored)
-    beyond = ~(np.abs(stored) <= LARGEST_STORED)
-    if beyond.any():
-        values = s1_db[beyond]
-        values = values[np.isfinite(values) & (values != S1_NODATA_DB)]
-        if values.size:
-            raise FileError(
-                f"backscatter within {LARGEST_STORED * S1_STORED_SCALE_DB:.2f} dB of 0 or, where"
-                f" there is none, {S1_NODATA_DB:g}",
-                f"{values[np.abs(values).argmax()]:g} dB",
-            )
-        np.copyto(stored, np.float32(S1_STORED_NODATA), where=beyond)
-    # To integers before bands that lie pixel by pixel in the file are put apart: half the bytes.
-    out[:] = stored.astype(np.int16)
 
 
 def stage_chip(chip: Chip, fingerprint: str, scratch: Path) -> SavedChip:
@@ -259,7 +110,7 @@ def is_complete(saved: SavedChip, chip: ChipRecord, chip_size: int) -> bool:
 
 
 def gather_facts(chip: Chip) -> dict[str, Any]:
-    """Return a chip's entries of `chips.FACTS` but the fingerprint, as JSON types."""
+    """Return a chip's entries of `layout.FACTS` but the fingerprint, as JSON types."""
     return {
         "chip_id": chip.chip_id,
         "content": _hash_content(chip),
@@ -290,11 +141,6 @@ def _exact_mean(agbm: NDArray[np.float32]) -> float:
     # and the store's bytes must not.
     known = agbm[~np.isnan(agbm)].tolist()
     return math.fsum(known) / len(known) if known else math.nan
-
-
-def _describe_place(place: Georeference) -> str:
-    coefficients = ", ".join(f"{value:.12g}" for value in place.transform)
-    return f"{place.crs or 'no CRS'} ({coefficients})"
 
 
 def _staged_folder(scratch: Path, chip_id: str, fingerprint: str) -> Path:

@@ -9,6 +9,7 @@ import rasterio
 from rasterio.io import MemoryFile
 
 from biomassters.errors import ChipDataError
+from biomassters.processes.writing import write_whole
 from biomassters.store.georeference import (
     NOWHERE,
     Georeference,
@@ -40,7 +41,6 @@ def write_prediction(
         tags: How it was made, for the file's tags.
         georeference: Where the chip lies.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     height, width = prediction.shape
     profile: dict[str, Any] = {
         "driver": "GTiff",
@@ -52,16 +52,13 @@ def write_prediction(
         "predictor": 3,
         **georeference_profile(georeference),
     }
-    path = prediction_path(folder, chip_id)
-    temporary = path.with_suffix(".partial")
     with allow_nowhere(), MemoryFile() as memory:
         with memory.open(**profile) as raster:
             raster.write(prediction, 1)
             raster.set_band_description(1, "above-ground biomass (AGBM)")
             raster.set_band_unit(1, UNITS)
             raster.update_tags(AGBM_UNITS=UNITS, **tags)
-        temporary.write_bytes(memory.read())
-    temporary.replace(path)
+        write_whole(prediction_path(folder, chip_id), memory.read())
 
 
 def read_prediction(folder: Path, chip_id: str) -> tuple[npt.NDArray[np.float32], dict[str, str]]:

@@ -1,7 +1,7 @@
 """Synthetic BioMassters chips: twelve months of both sensors over a forest, and its biomass.
 
-Knows how land, weather and sensors make a chip; knows nothing of files. A chip is a pure function
-of its id and its size, to the last bit and on every machine.
+With them the whole pipeline runs, and is tested, without the 300 GB of real files. A chip is a pure
+function of its id and its size, to the last bit and on every machine.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,6 @@ The checksums of the synthetic files are committed, so that every machine must c
 bytes. NumPy promises a stable stream for its bit generators, not for the distributions drawn from
 them, and its `exp` or `log` differ in the last bit between processors. Here everything is raw
 words of PCG64 followed by +, -, *, / and square roots, which IEEE 754 rounds alike everywhere.
-Knows nothing of forests.
 """
 
 import hashlib

@@ -1,7 +1,4 @@
-"""Writing simulated chips as official files, and the catalogues that describe them.
-
-Knows the official layout of folders and catalogues; knows nothing of how a chip is simulated.
-"""
+"""Simulated chips as official files, and the catalogues that describe them."""
 
 import csv
 import hashlib
@@ -15,15 +12,19 @@ from biomassters.dataset.catalogue import (
     FEATURE_COLUMNS,
     FEATURES_FILE,
     TARGET_COLUMNS,
-    Split,
-    feature_filename,
-    target_filename,
     targets_file,
 )
-from biomassters.dataset.checksums import posix_cksum
+from biomassters.dataset.chip_tiffs import encode_chip_tiff
+from biomassters.dataset.files import (
+    ChipFiles,
+    Split,
+    feature_filename,
+    posix_cksum,
+    target_filename,
+)
 from biomassters.errors import CatalogueError
 from biomassters.params.sections import CHIP_SIZE_STEP
-from biomassters.sources.source import ChipFiles, simulate_files
+from biomassters.simulator.chip import simulate_chip
 from biomassters.store.bands import MONTHS, N_MONTHS
 
 SEED = 2023
@@ -52,6 +53,18 @@ def write_catalogue(folder: Path, *, n_train: int, n_test: int, chip_size: int) 
         CatalogueError: The folder holds something already, or no pipeline could use such chips.
     """
     _write(folder, n_train, n_test, chip_size, with_chips=False)
+
+
+def simulate_files(chip_id: str, chip_size: int) -> ChipFiles:
+    """Simulate a chip and encode all its files: S1, the S2 months that it has, and the target."""
+    chip = simulate_chip(chip_id, chip_size)
+    files = {}
+    for month in range(N_MONTHS):
+        files[feature_filename(chip_id, "S1", month)] = encode_chip_tiff(chip.s1[month])
+        if chip.s2_present[month]:
+            files[feature_filename(chip_id, "S2", month)] = encode_chip_tiff(chip.s2[month])
+    files[target_filename(chip_id)] = encode_chip_tiff(chip.agbm[None])
+    return files
 
 
 def draw_chip_ids(n_chips: int) -> list[str]:

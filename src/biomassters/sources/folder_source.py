@@ -1,7 +1,5 @@
 """Chips' files in a folder: the official layout, and those that people end up with.
 
-Knows where under a folder a file may lie; knows nothing of what a file holds.
-
 A file is looked for at its official place first, `train_features/x.tif` and so on. If it is not
 there, the first place that has it counts, of the folder itself and all folders up to two below it,
 sorted by path: all files flat, the official folders nested in another or in themselves, a folder
@@ -15,15 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
+from biomassters.dataset.files import ChipRecord, FileError, FileRecord, list_files
 from biomassters.errors import SourceError
 from biomassters.processes.environment import FOLDER_VARIABLE
-from biomassters.sources.source import (
-    FetchedChip,
-    FileError,
-    gather_files,
-    list_files,
-)
+from biomassters.sources.source import FetchedChip, gather_files
 
 DEPTH: Final = 2
 """Folders below the root that are searched."""

@@ -4,7 +4,8 @@ from biomassters.params.sections import DataParams
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.folder_source import FolderSource
 from biomassters.sources.s3.s3_source import open_s3
-from biomassters.sources.source import Source, SyntheticSource, read_folder_variable
+from biomassters.sources.source import Source, read_folder_variable
+from biomassters.sources.synthetic_source import SyntheticSource
 
 
 def open_source(data: DataParams, n_workers: int) -> Source:

@@ -1,37 +1,18 @@
-"""Where the files of chips come from.
-
-Knows how to get the bytes of a chip's files; knows nothing of what is done with them.
-"""
+"""What every source of chips' files does, and how it tells of files that are bad."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord, feature_filename, target_filename
-from biomassters.dataset.checksums import posix_cksum
-from biomassters.dataset.chip_tiffs import encode_chip_tiff
+from biomassters.dataset.files import (
+    BadFile,
+    ChipFiles,
+    ChipRecord,
+    FileError,
+    FileRecord,
+    list_files,
+)
 from biomassters.processes.environment import FOLDER_VARIABLE, Environment, refuse_variable
-from biomassters.simulator.chip import simulate_chip
-from biomassters.store.bands import N_MONTHS
-
-ChipFiles = dict[str, bytes]
-"""The bytes of a chip's files by file name."""
-
-
-class BadFile(NamedTuple):
-    """A file that cannot be had, or is not what the catalogue says.
-
-    Attributes:
-        chip_id: Whose file it is.
-        filename: Its name.
-        expected: What was expected, such as `1049524 bytes`.
-        got: What was found instead.
-    """
-
-    chip_id: str
-    filename: str
-    expected: str
-    got: str
 
 
 class FetchedChip(NamedTuple):
@@ -72,33 +53,6 @@ class Source(Protocol):
         Raises:
             SourceError: The place cannot be used at all; a bad file alone ends nothing.
         """
-
-
-class SyntheticSource:
-    """Simulates every file."""
-
-    kind = "synthetic"
-
-    def __init__(self, chip_size: int) -> None:
-        self.chip_size = chip_size
-
-    def prepare(self, chips: Sequence[ChipRecord]) -> None:
-        """Do nothing."""
-
-    def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
-        """Yield the chips in the order given."""
-        for chip in chips:
-            files = simulate_files(chip.chip_id, self.chip_size)
-            yield gather_files(chip, lambda record: _pick(files, record))  # noqa: B023
-
-
-class FileError(Exception):
-    """Why one file cannot be had; `gather_files` makes a `BadFile` of it."""
-
-    def __init__(self, expected: str, got: str) -> None:
-        super().__init__(expected, got)
-        self.expected = expected
-        self.got = got
 
 
 def gather_files(chip: ChipRecord, read: Callable[[FileRecord], bytes]) -> FetchedChip:
@@ -155,38 +109,3 @@ def read_folder_variable(source: str) -> Path:
             context=f" (data.source is {source})",
         )
     return Path(value)
-
-
-def simulate_files(chip_id: str, chip_size: int) -> ChipFiles:
-    """Simulate a chip and encode all its files: S1, the S2 months that it has, and the target."""
-    chip = simulate_chip(chip_id, chip_size)
-    files = {}
-    for month in range(N_MONTHS):
-        files[feature_filename(chip_id, "S1", month)] = encode_chip_tiff(chip.s1[month])
-        if chip.s2_present[month]:
-            files[feature_filename(chip_id, "S2", month)] = encode_chip_tiff(chip.s2[month])
-    files[target_filename(chip_id)] = encode_chip_tiff(chip.agbm[None])
-    return files
-
-
-def list_files(chip: ChipRecord) -> list[FileRecord]:
-    """Return the records of all files that a chip has."""
-    return [record for record in (*chip.s1, *chip.s2, chip.agbm) if record is not None]
-
-
-def verify(record: FileRecord, data: bytes) -> None:
-    """Hold a file against its record.
-
-    Raises:
-        FileError: Its size, or its cksum where the record has one, is another.
-    """
-    if len(data) != record.size:
-        raise FileError(f"{record.size} bytes", str(len(data)))
-    if record.cksum is not None and (cksum := posix_cksum(data)) != record.cksum:
-        raise FileError(f"cksum {record.cksum}", str(cksum))
-
-
-def _pick(files: ChipFiles, record: FileRecord) -> bytes:
-    if record.filename not in files:
-        raise FileError("an absent month, as this simulated chip has", "its row in the catalogue")
-    return files[record.filename]

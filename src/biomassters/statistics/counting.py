@@ -1,6 +1,6 @@
 """Counting the pixels of all train chips: statistics of the input bands and of the target.
 
-Knows which pixels are data and how they are summarised; knows nothing of how a model uses it.
+Knows which pixels are data, and how often each value occurs.
 
 Stored values are integers, so counting how often a band has each value gives every figure
 exactly, in one pass and in constant memory. Sums are correctly rounded (`math.fsum`): the figures,
@@ -13,96 +13,30 @@ chips have no 255 at all, but many dark pixels with 0 in some bands: these are d
 """
 
 import math
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from biomassters.errors import StoreError
-from biomassters.statistics.figures import Figures, Normalisation, Statistics, TargetFigures
+from biomassters.statistics.figures import (
+    Figures,
+    Normalisation,
+    Statistics,
+    TargetFigures,
+    publish_normalisation,
+)
+from biomassters.statistics.histograms import Histogram
 from biomassters.store.bands import BANDS, CLP, CLP_NODATA, N_S1, N_S2, S1_STORED_SCALE_DB
 from biomassters.store.chips import Chip, ChipStore
 
-PERCENTILES: Final = (0.1, 1.0, 2.0, 50.0, 98.0, 99.0, 99.9)
 TARGET: Final = "AGBM"
 AGBM_STEP: Final = 0.01
 """The target is counted in steps of this many t/ha; only its percentiles are rounded to them."""
 
-PUBLISHED_MINIMUM: Final = (-25.0, -62.0, -25.0, -60.0, *[0.0] * N_S2)
-PUBLISHED_MAXIMUM: Final = (
-    *(29.0, 28.0, 30.0, 22.0),
-    *(19616.0, 18400.0, 17536.0, 17097.0, 16928.0, 16768.0),
-    *(16593.0, 16492.0, 15401.0, 15226.0, 255.0),
-)
-"""Source: the winner's normalisation constants, in the order of `BANDS`."""
-
 _N_VALUES: Final = 2**16
 _N_AGBM: Final = 2**18  # to 2,621 t/ha; what is above counts as that
-_HISTOGRAM_BINS: Final = 64
-
-
-class Histogram(NamedTuple):
-    """How often each value occurs.
-
-    Attributes:
-        values: (n,) float64, rising.
-        counts: (n,) int64.
-        nodata: Pixels that have no value.
-    """
-
-    values: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    nodata: int
-
-    def summarise(self) -> Figures:
-        """Return the figures of the values."""
-        pixels = int(self.counts.sum())
-        share = self.nodata / max(pixels + self.nodata, 1)
-        if not pixels:
-            return Figures(
-                pixels=0,
-                nodata_share=share,
-                minimum=None,
-                maximum=None,
-                mean=None,
-                standard_deviation=None,
-                percentiles={},
-            )
-        occurring = self.values[self.counts > 0]
-        mean = math.fsum(self.values * self.counts) / pixels
-        variance = math.fsum((self.values - mean) ** 2 * self.counts) / pixels
-        return Figures(
-            pixels=pixels,
-            nodata_share=share,
-            minimum=float(occurring[0]),
-            maximum=float(occurring[-1]),
-            mean=mean,
-            standard_deviation=math.sqrt(variance),
-            percentiles={f"{q:g}": self.percentile(q) for q in PERCENTILES},
-        )
-
-    def percentile(self, q: float) -> float:
-        """Return the q-th percentile, 0...100; equals numpy's of all values."""
-        cumulative = np.cumsum(self.counts)
-        rank = q / 100 * (int(cumulative[-1]) - 1)
-        below, above = np.searchsorted(cumulative, [math.floor(rank), math.ceil(rank)], "right")
-        low, high = float(self.values[below]), float(self.values[above])
-        return low + (high - low) * (rank - math.floor(rank))
-
-    def share_by_bin(self) -> list[tuple[float, float]]:
-        """Return centre and share of equal bins from the 0.1st to the 99.9th percentile.
-
-        What lies beyond counts in the first and the last bin, so that the shares add to 1.
-        """
-        if not self.counts.any():
-            return []
-        low, high = self.percentile(0.1), self.percentile(99.9)
-        width = (high - low) / _HISTOGRAM_BINS or 1.0
-        bins = np.clip((self.values - low) // width, 0, _HISTOGRAM_BINS - 1).astype(int)
-        counts = np.bincount(bins, self.counts, minlength=_HISTOGRAM_BINS)
-        centres = low + (np.arange(_HISTOGRAM_BINS) + 0.5) * width
-        return list(zip(centres.tolist(), (counts / counts.sum()).tolist(), strict=True))
 
 
 class Counts:
@@ -237,18 +171,4 @@ def _compute_normalisation(bands: dict[str, Figures]) -> Normalisation:
         },
         p1=tuple(figures.percentiles["1"] for figures in bands.values()),
         p99=tuple(figures.percentiles["99"] for figures in bands.values()),
-    )
-
-
-def publish_normalisation() -> Normalisation:
-    """Return the constants that the winner published, of minimum and maximum alone."""
-    return Normalisation(
-        source="published",
-        bands=BANDS,
-        minimum=PUBLISHED_MINIMUM,
-        maximum=PUBLISHED_MAXIMUM,
-        mean=None,
-        standard_deviation=None,
-        p1=None,
-        p99=None,
     )

@@ -1,17 +1,25 @@
 """The statistics of the train chips, as training reads them from statistics.json.
 
-Knows what the file says; knows nothing of how it is computed and of how a model uses it.
+Training needs this module only, so that how the figures are computed may change without it.
 """
 
 from operator import lt
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ValidationError, model_validator
 
 from biomassters.errors import StoreError
 from biomassters.params.sections import Section
-from biomassters.store.bands import BANDS, N_BANDS
+from biomassters.store.bands import BANDS, N_BANDS, N_S2
+
+PUBLISHED_MINIMUM: Final = (-25.0, -62.0, -25.0, -60.0, *[0.0] * N_S2)
+PUBLISHED_MAXIMUM: Final = (
+    *(29.0, 28.0, 30.0, 22.0),
+    *(19616.0, 18400.0, 17536.0, 17097.0, 16928.0, 16768.0),
+    *(16593.0, 16492.0, 15401.0, 15226.0, 255.0),
+)
+"""Source: the winner's normalisation constants, in the order of `BANDS`."""
 
 PerBand = tuple[float, ...]
 
@@ -89,6 +97,20 @@ class Statistics(Section):
     normalisation: Normalisation
     target: TargetFigures
     bands: dict[str, Figures]
+
+
+def publish_normalisation() -> Normalisation:
+    """Return the constants that the winner published, of minimum and maximum alone."""
+    return Normalisation(
+        source="published",
+        bands=BANDS,
+        minimum=PUBLISHED_MINIMUM,
+        maximum=PUBLISHED_MAXIMUM,
+        mean=None,
+        standard_deviation=None,
+        p1=None,
+        p99=None,
+    )
 
 
 def read_statistics(path: Path) -> Statistics:

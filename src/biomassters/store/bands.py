@@ -1,7 +1,5 @@
 """The sensors, bands, units, nodata values and months of a BioMassters chip.
 
-Knows what the numbers of a chip mean; knows nothing of files, stores or tensors.
-
 Source: the competition's data description (DrivenData, The BioMassters), and the two real chips.
 """
 

@@ -1,132 +1,19 @@
 """The chips of a split, as training and prediction read them: one Zarr v3 store, one chunk a chip.
 
-Knows what the store's arrays mean; knows nothing of files, sources and of how it is packed.
 `xarray.open_zarr` opens it too, with backscatter in dB.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.errors import StoreError
-from biomassters.store.bands import (
-    MONTHS,
-    N_MONTHS,
-    N_S1,
-    N_S2,
-    PIXEL_SIZE_M,
-    S1_BANDS,
-    S1_STORED_NODATA,
-    S1_STORED_SCALE_DB,
-    S2_BANDS,
-    SWIR_BANDS,
-)
 from biomassters.store.georeference import NOWHERE, Georeference
+from biomassters.store.layout import AGBM, FACTS, FORMAT_VERSION, S1, S2, image_shapes
 from biomassters.store.zarr_files import ArrayLayout, chunk_file, read_array, read_chunk, read_group
-
-FORMAT_VERSION: Final = 2
-
-S1: Final = ArrayLayout(
-    "s1",
-    "int16",
-    ("chip", "month", "s1_band", "y", "x"),
-    {
-        "long_name": "Sentinel-1 backscatter",
-        "units": "dB",
-        "scale_factor": S1_STORED_SCALE_DB,
-        "_FillValue": S1_STORED_NODATA,
-    },
-)
-S2: Final = ArrayLayout(
-    "s2",
-    "uint16",
-    ("chip", "month", "s2_band", "y", "x"),
-    {"long_name": "Sentinel-2 reflectance (10,000 = 1), cloud probability; 0 in absent months"},
-)
-AGBM: Final = ArrayLayout(
-    "agbm",
-    "float32",
-    ("chip", "y", "x"),
-    {"long_name": "above-ground biomass", "units": "t ha-1"},
-)
-
-CHIP_ID: Final = ArrayLayout("chip_id", "string", ("chip",))
-FINGERPRINT: Final = ArrayLayout(
-    "fingerprint", "string", ("chip",), {"long_name": "hash of what the chip was made from"}
-)
-CONTENT: Final = ArrayLayout(
-    "content", "string", ("chip",), {"long_name": "SHA-256 of the chip's arrays and place"}
-)
-S2_PRESENT: Final = ArrayLayout(
-    "s2_present", "bool", ("chip", "month"), {"long_name": "the month has a Sentinel-2 file"}
-)
-AGBM_MEAN: Final = ArrayLayout(
-    "agbm_mean",
-    "float64",
-    ("chip",),
-    {"long_name": "mean above-ground biomass", "units": "t ha-1"},
-)
-CRS: Final = ArrayLayout(
-    "crs",
-    "string",
-    ("chip",),
-    {"long_name": "coordinate reference system, EPSG number or WKT; empty = unknown"},
-)
-TRANSFORM: Final = ArrayLayout(
-    "transform",
-    "float64",
-    ("chip", "coefficient"),
-    {
-        "long_name": "affine map from pixels to the crs; NaN = unknown",
-        "formula": "x = a * column + b * row + c, y = d * column + e * row + f",
-    },
-)
-AUDIT_FACTS: Final = tuple(
-    ArrayLayout(name, dtype, ("chip", *dimensions), {"long_name": text, **units})
-    for name, dtype, dimensions, text, units in (
-        ("s1_nodata", "int32", ("month", "s1_band"), "nodata pixels", {}),
-        ("s1_zero", "int32", ("month", "s1_band"), "pixels of 0.00 dB", {}),
-        ("s1_outside", "int32", ("month", "s1_band"), "pixels outside the physical range", {}),
-        ("s2_nodata", "int32", ("month",), "pixels without cloud probability", {}),
-        ("s2_cloudy", "int32", ("month",), "pixels of a cloud probability over 50 %", {}),
-        ("s2_zero", "int32", ("month",), "pixels of reflectance 0 in all bands", {}),
-        (
-            *("s2_block", "int32", ("month", "swir_band")),
-            *("pixels of the largest region of one value; 0 if none is over 3 % of the chip", {}),
-        ),
-        ("agbm_min", "float64", (), "least above-ground biomass", {"units": "t ha-1"}),
-        ("agbm_max", "float64", (), "greatest above-ground biomass", {"units": "t ha-1"}),
-        ("agbm_nodata", "int32", (), "pixels without above-ground biomass", {}),
-        ("agbm_negative", "int32", (), "pixels of above-ground biomass below 0", {}),
-        ("agbm_extreme", "int32", (), "pixels of above-ground biomass of 400 t ha-1 or more", {}),
-    )
-)
-"""What `audit_facts` counts; 0 in absent months of S2."""
-
-FACTS: Final = (
-    *(CHIP_ID, FINGERPRINT, CONTENT, S2_PRESENT, AGBM_MEAN, CRS, TRANSFORM),
-    *AUDIT_FACTS,
-)
-"""What is known of each chip without reading its pixels."""
-
-LABELS: Final = (
-    (ArrayLayout("month", "string", ("month",)), MONTHS),
-    (ArrayLayout("s1_band", "string", ("s1_band",)), S1_BANDS),
-    (ArrayLayout("s2_band", "string", ("s2_band",)), S2_BANDS),
-    (ArrayLayout("swir_band", "string", ("swir_band",)), SWIR_BANDS),
-    (ArrayLayout("coefficient", "string", ("coefficient",)), tuple("abcdef")),
-)
-
-ROOT_ATTRIBUTES: Final = {
-    "title": "BioMassters chips",
-    "format_version": FORMAT_VERSION,
-    "pixel_size_m": PIXEL_SIZE_M,
-    # CF: these describe the chips and are no images themselves.
-    "coordinates": " ".join(layout.name for layout in FACTS if layout is not S2_PRESENT),
-}
 
 
 class Chip(NamedTuple):
@@ -236,12 +123,10 @@ class ChipStore:
 
     def make_arrays(self) -> ChipArrays:
         """Return arrays that hold a chip's pixels, of whatever value."""
-        side = (self.chip_size, self.chip_size)
-        return (
-            np.empty((N_MONTHS, N_S1, *side), np.int16),
-            np.empty((N_MONTHS, N_S2, *side), np.uint16),
-            np.empty(side, np.float32),
+        s1, s2, agbm = (
+            np.empty(shape, layout.dtype) for layout, shape in image_shapes(self.chip_size).items()
         )
+        return s1, s2, agbm
 
     def georeference(self, index: int) -> Georeference:
         """Return where the chip at `index` lies, as its files said; NOWHERE if they did not."""
@@ -260,7 +145,7 @@ class ChipStore:
                 f"expected targets, got a split without, at {self.path};"
                 " add a catalogue of its targets (README: real data)"
             )
-        agbm = np.empty((self.chip_size, self.chip_size), np.float32)
+        agbm = np.empty(image_shapes(self.chip_size)[AGBM], np.float32)
         self._read(AGBM, index, agbm)
         return agbm
 

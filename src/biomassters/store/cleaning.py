@@ -1,8 +1,7 @@
 """What is done to a chip's values when it is read: the rules of the competition's three winners.
 
-Knows the rules; knows nothing of stores, which keep every value as its file has it. S1 nodata is
-`bands.S1_STORED_NODATA`; a pixel of S2 is nodata where its cloud probability is 255 and all ten
-bands are 0.
+Stores keep every value as its file has it. S1 nodata is `bands.S1_STORED_NODATA`; a pixel of S2 is
+nodata where its cloud probability is 255 and all ten bands are 0.
 
 - `none`: as stored.
 - `winner`: a missing cloud probability (255) becomes 254, the greatest that is no nodata. He

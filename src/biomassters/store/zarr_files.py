@@ -106,6 +106,8 @@ def chunk_file(store: Path, layout: ArrayLayout, index: int) -> Path:
 
 def write_chunk(path: Path, array: NDArray[Any]) -> None:
     """Compress an array into a new file."""
+    # blosc takes the size of a value, by which it sorts bits, from the array. The metadata say it
+    # once for all chunks (`_codecs`), so the array must be of its layout's type.
     packed = blosc.compress(
         np.ascontiguousarray(array),
         str(COMPRESSION["cname"]).encode(),
@@ -168,6 +170,7 @@ def read_array(store: Path, layout: ArrayLayout) -> NDArray[Any]:
 def _is_whole(head: bytes, file_size: int, n_bytes: int) -> bool:
     if len(head) < _BLOSC_SIZES.size:
         return False
+    # What a killed process leaves of a chunk is shorter than the chunk itself says.
     plain, _, packed = _BLOSC_SIZES.unpack_from(head)
     return bool(plain == n_bytes and packed == file_size)
 
@@ -176,7 +179,7 @@ def _fill_value(layout: ArrayLayout) -> Any:
     if layout.dtype == "string":
         return ""
     if layout.dtype.startswith("float"):
-        return "NaN"
+        return "NaN"  # a string: JSON has no such number, and Zarr writes it so
     if layout.dtype == "bool":
         return False
     return layout.attributes.get("_FillValue", 0)

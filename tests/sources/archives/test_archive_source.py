@@ -23,7 +23,7 @@ from archive_examples import (
 )
 from example_chips import read_real_files, read_real_record, simulate_record, simulate_records
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
+from biomassters.dataset.files import ChipRecord, FileRecord
 from biomassters.errors import SourceError
 from biomassters.sources.archives.archive_source import ArchiveSource
 

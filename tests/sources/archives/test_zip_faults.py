@@ -24,10 +24,10 @@ from archive_examples import (
     tar_header,
 )
 
+from biomassters.dataset.files import FileError
 from biomassters.errors import SourceError
 from biomassters.sources.archives import archive_source as archives
 from biomassters.sources.archives.zip_members import inflate
-from biomassters.sources.source import FileError
 
 MEMBERS = members_of(CHIP)
 PATH = f"train_features/{CHIP}_S1_03.tif"

@@ -13,19 +13,20 @@ from example_chips import simulate_record, simulate_records
 from hub_server import Answer, HubServer, serve_hub
 from locked import held_by_another_process
 
-from biomassters.dataset.catalogue import SPLITS, ChipRecord, FileRecord, Split
+from biomassters.dataset.files import SPLITS, ChipRecord, FileRecord, Split, list_files
 from biomassters.errors import BusyError, ParamsError, SourceError
 from biomassters.processes.environment import FOLDER_VARIABLE, HUB_REVISION_VARIABLE
+from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.hub import faults as hub_faults
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile
 from biomassters.sources.hub.hub_source import (
     HubSource,
     check_room,
+    find_held_folder,
     list_archives,
     open_hub,
 )
-from biomassters.sources.hub.official_files import find_held_folder
-from biomassters.sources.source import FetchedChip, list_files, simulate_files
+from biomassters.sources.source import FetchedChip
 
 CHIP_IDS = ("5eed0001", "5eed0002")
 N_PARTS = 4

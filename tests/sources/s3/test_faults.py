@@ -23,11 +23,10 @@ from s3_server import (
     run_service,
 )
 
-from biomassters.dataset.catalogue import FileRecord
+from biomassters.dataset.files import BadFile, FileRecord, list_files
 from biomassters.errors import SourceError
 from biomassters.sources.s3.faults import Meaning, explain_fault
 from biomassters.sources.s3.s3_source import Patience
-from biomassters.sources.source import BadFile, list_files
 
 CHIPS = simulate_records("5eed0001", "5eed0002", "5eed0003")
 FIRST = CHIPS[0]

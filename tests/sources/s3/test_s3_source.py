@@ -19,7 +19,7 @@ from s3_server import (
     run_service,
 )
 
-from biomassters.dataset.catalogue import ChipRecord, FileRecord
+from biomassters.dataset.files import ChipRecord, FileRecord
 from biomassters.errors import ParamsError, SourceError
 from biomassters.sources.s3.s3_source import CHIPS_AT_A_TIME, S3Source, open_s3, open_store
 from biomassters.sources.s3.settings import S3Settings, count_connections, read_s3_settings

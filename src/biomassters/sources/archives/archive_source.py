@@ -1,13 +1,12 @@
 """Chips out of the official archives, read in place: zips, split or whole, and tars.
 
-Knows which archive has which file; knows nothing of how archives are written. Nothing is ever
-extracted to disk, and of each member no more is read than its record allows.
+Nothing is ever extracted to disk, and of each member no more is read than its record allows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from biomassters.dataset.catalogue import LARGEST_FILE, ChipRecord, FileRecord
+from biomassters.dataset.files import LARGEST_FILE, ChipRecord, FileError, FileRecord, list_files
 from biomassters.errors import SourceError
 from biomassters.sources.archives.index import (
     FAULTS,
@@ -28,7 +27,7 @@ from biomassters.sources.archives.parts import (
 from biomassters.sources.archives.tar_members import iterate_tar_entries
 from biomassters.sources.archives.zip_directory import find_directory, iterate_entries
 from biomassters.sources.archives.zip_members import read_zip_member
-from biomassters.sources.source import FetchedChip, FileError, list_files, sort_files
+from biomassters.sources.source import FetchedChip, sort_files
 
 
 class ArchiveSource:

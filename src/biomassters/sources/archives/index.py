@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biomassters.dataset.catalogue import FileRecord
+from biomassters.dataset.files import FileRecord
 from biomassters.errors import SourceError
 
 ZIP_LOCAL_BYTES: Final = 30
@@ -135,6 +135,8 @@ class MemberIndex(NamedTuple):
         name = filename.encode()
         if len(name) > self.names.dtype.itemsize:
             return None
+        # A sorted array of names, not a dict: 80 bytes a file, where a dict of tuples has hundreds,
+        # and it goes to every worker.
         position = int(np.searchsorted(self.names, np.array(name, self.names.dtype)))
         if position == len(self.names) or self.names[position] != name:
             return None
@@ -173,6 +175,8 @@ class IndexBuilder:
     def add(self, archive: int, entry: Entry) -> None:
         """Take in an entry whose file name is among `positions`."""
         position = self.positions[file_name(entry.path)]
+        # Rank 1 = refused, 2 = the file's name fits, 3 = its folder fits too. A better one replaces
+        # what is known; one as good makes it doubtful which of them is meant.
         fault = entry.fault if path_is_plain(entry.path) else Fault.PATH
         rank = 1 if fault else 2 + (self._folders[position] in entry.path.split(b"/")[:-1])
         known = int(self._rows["rank"][position])
@@ -188,6 +192,9 @@ class IndexBuilder:
         ours = np.flatnonzero((self._rows["archive"] == archive) & (self._rows["rank"] > 1))
         if not ours.size:
             return
+        # An honest zip has its members one behind the other. Members that share bytes make a small
+        # archive of any number of large files; so each may reach to the start of the next one, and
+        # what reaches further, or starts within any earlier one, is refused.
         order = ours[np.argsort(self._rows["offset"][ours], kind="stable")]
         rows = self._rows[order]
         ends = rows["offset"] + rows["compressed_size"] + ZIP_LOCAL_BYTES + rows["path_size"]

@@ -1,7 +1,12 @@
 """Archives as they lie in a folder: one file each, or cut into parts.
 
 Knows which files belong together and reads any span of bytes across them; knows nothing of what
-the bytes mean.
+the bytes mean. To zips and tars the parts are one archive, in which every place is counted from the
+start of the first part.
+
+There are two ways to cut. `zip -s` writes x.z01, x.z02, ... and last x.zip, and its records count
+places from the start of a part, which they name (`zip_directory`). A plain cut, as 7-Zip's, makes
+x.zip.001, x.zip.002, ... or x.tar.001, x.tar.002, ..., and what is in them does not know of it.
 """
 
 import os
@@ -84,6 +89,7 @@ class FoundParts:
             SourceError: A part is absent, there twice, or no regular file.
         """
         if self._numbered:
+            # Some programs count from 000, others from 001.
             first = min(1, min(number for number, _ in self._numbered))
             parts = self._in_order(self._numbered, first)
         else:
@@ -151,6 +157,7 @@ class PartReader:
         starts = self.archive.starts
         if offset < 0 or size < 0 or offset + size > starts[-1]:
             raise EndOfArchiveError
+        # A span may lie across parts: of each it takes what lies in it.
         pieces = []
         while size > 0:
             part = bisect_right(starts, offset) - 1

@@ -1,7 +1,7 @@
 """The members of a tar: one walk from header to header, past the bytes between.
 
-Knows ustar, GNU and pax headers; knows nothing of the members' own bytes. Whatever a header says
-is held against the archive's size before it is believed.
+Knows ustar, GNU and pax headers. Whatever a header says is held against the archive's size before
+it is believed.
 
 Source: POSIX.1-2017, Shell and Utilities, pax; GNU tar 1.35 manual, "Basic Tar Format".
 """

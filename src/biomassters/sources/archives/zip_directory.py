@@ -1,7 +1,17 @@
 """The central directory of a zip: which members it has, and where.
 
-Knows the end records, zip64, split zips and the directory's entries; knows nothing of the members'
-own bytes. Whatever the archive says is held against its size before it is believed.
+Knows the end records, zip64, split zips and the directory's entries. Whatever the archive says is
+held against its size before it is believed.
+
+The standard library's zipfile does not read the official archives, which are split: it refuses
+"zipfiles that span multiple disks". Of any other zip it would keep an object for each member,
+wanted or not.
+
+A zip is read from its end. The last record is the end record, with a comment of up to 65,535 bytes
+behind it; before it stand, if numbers do not fit into it, the locator of the zip64 record and that
+record; before these the central directory, with an entry a member. A disk is a part as the program
+that split the archive knew it: "disk 1, byte 30" of parts of 100, 100 and 50 bytes is byte 130 of
+the whole.
 
 Source: PKWARE, APPNOTE.TXT 6.3.10, sections 4.3 to 4.5 and 8; Info-ZIP's split archives.
 """
@@ -111,6 +121,7 @@ def iterate_entries(
     n_entries, rest, position = 0, b"", directory.start
     end = directory.start + directory.size
     while position < end:
+        # A megabyte at a time; the entry that it cuts in two waits in `rest` for the next.
         block = rest + reader.read(position, min(_BLOCK_BYTES, end - position))
         position += len(block) - len(rest)
         at = 0
@@ -153,6 +164,8 @@ def _find_end(reader: PartReader) -> tuple[int, _End]:
     archive = reader.archive
     size = min(archive.size, _END.size + FULL_16)
     tail = reader.read(archive.size - size, size)
+    # Its mark may stand anywhere by chance. Only where the comment behind it, as long as it says,
+    # ends with the archive is it the end record.
     places = []
     at = tail.rfind(_END_MARK, 0, max(size - _END.size + len(_END_MARK), 0))
     while at >= 0:
@@ -242,7 +255,15 @@ def _read_entry(
 
 
 def _widen(zip64: bytes | None, values: list[int]) -> list[int] | None:
-    """Take from a zip64 field, in order, the values that have no room outside it."""
+    """Take from a zip64 field, in order, the values that have no room outside it.
+
+    Args:
+        zip64: The field, which has no others: 8 bytes if only the size has no room outside.
+        values: As the entry has them: size, compressed size, offset, disk.
+
+    Returns:
+        All four; None where the field is damaged.
+    """
     if zip64 is None:
         return None
     at = 0

@@ -9,10 +9,10 @@ import struct
 import zlib
 from typing import Final
 
+from biomassters.dataset.files import FileError
 from biomassters.sources.archives.index import FAULTS, ZIP_LOCAL_BYTES, Fault, Member, Method
 from biomassters.sources.archives.parts import PartReader
 from biomassters.sources.archives.zip_directory import FULL_32, find_zip64
-from biomassters.sources.source import FileError
 
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _LOCAL_MARK: Final = b"PK\3\4"
@@ -87,6 +87,8 @@ def _find_data(reader: PartReader, member: Member, where: str) -> int:
     mark, _, flags, method, _, _, crc, packed, size, path_size, extra_size = _LOCAL.unpack(fixed)
     if mark != _LOCAL_MARK:
         raise FileError(f"the header of a member {where}", "other bytes")
+    # Its extra field may be longer or shorter than the directory's, and only this header says where
+    # the bytes start. All else it repeats, and programs differ in which of the two they believe.
     variable = reader.read(member.offset + ZIP_LOCAL_BYTES, path_size + extra_size)
     path = variable[:path_size]
     if path_size != member.path_size or zlib.crc32(path) != member.path_crc:

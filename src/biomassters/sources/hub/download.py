@@ -1,8 +1,5 @@
 """Large files over HTTP, each byte once: resumed after a lost connection, or a killed process.
 
-Knows how one file comes from a hub, is verified and put in its place; knows nothing of which files
-are wanted and what they hold.
-
 huggingface_hub's own `hf_hub_download` starts a file anew when its process was killed, and its
 `http_get` refuses files over 50 GB; so its session and its addresses are used here, with ranges.
 """
@@ -19,6 +16,7 @@ from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from biomassters.errors import SourceError
+from biomassters.processes.writing import write_whole
 from biomassters.sources.hub.faults import BY_HAND, PassingError, StoppedError, name_faults, retry
 
 STATE_FOLDER: Final = ".download"
@@ -245,11 +243,7 @@ def _has_noted_checksum(file: RemoteFile, folder: Path) -> bool:
 
 
 def _note_checksum(file: RemoteFile, folder: Path) -> None:
-    path = _note_path(file, folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(_note(file), encoding="utf-8")
-    new.replace(path)
+    write_whole(_note_path(file, folder), _note(file).encode())
 
 
 def _note(file: RemoteFile) -> str:

@@ -1,7 +1,4 @@
-"""What goes wrong with a hub: what passes, what does not, and what the user can do.
-
-Knows faults of the network and of the hub's answers; knows nothing of what is asked for.
-"""
+"""What goes wrong with a hub: what passes, what does not, and what the user can do."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -1,11 +1,11 @@
 """The Hugging Face hub as a source: its archives are downloaded, and then read in place.
 
-Knows the repository and which of its archives the chips need; knows nothing of what is in them and
-of how bytes travel.
+Knows the repository, how its archives are called and which of them the chips need.
 """
 
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event, Lock
@@ -16,7 +16,7 @@ from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.hf_api import DatasetInfo
 from tqdm import tqdm
 
-from biomassters.dataset.catalogue import ChipRecord
+from biomassters.dataset.files import ChipRecord, list_files
 from biomassters.errors import SourceError
 from biomassters.processes.environment import (
     FOLDER_VARIABLE,
@@ -27,12 +27,24 @@ from biomassters.processes.scratch import hold_folder, scratch_folder
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile, download, measure_room
 from biomassters.sources.hub.faults import PassingError, name_faults, retry
-from biomassters.sources.hub.official_files import ARCHIVE_STEMS, HUB_REPOSITORY, find_held_folder
-from biomassters.sources.source import (
-    FetchedChip,
-    list_files,
-    read_folder_variable,
-)
+from biomassters.sources.source import FetchedChip, read_folder_variable
+
+HUB_REPOSITORY: Final = "nascetti-a/BioMassters"
+"""The dataset repository on the Hugging Face hub; its owner is the first author of the data."""
+
+ARCHIVE_STEMS: Final[Mapping[str, str]] = {
+    "train_features": "train_features",
+    "test_features": "test_features_splits",
+    "train_agbm": "train_agbm",
+    "test_agbm": "test_agbm",
+}
+"""How the archives that hold each official folder begin.
+
+Source: the files of `HUB_REPOSITORY`.
+"""
+
+_STEM_FOLDERS: Final = {stem: folder for folder, stem in ARCHIVE_STEMS.items()}
+_ARCHIVE: Final = re.compile(r"(\w+)\.(?:zip|z\d{2,}|tar)", re.ASCII)
 
 _N_CONNECTIONS: Final = 4
 """Files that come at a time."""
@@ -134,6 +146,19 @@ def list_archives(
                 f" check HF_ENDPOINT and {HUB_REVISION_VARIABLE}"
             )
     return [file for files in archives.values() for file in sorted(files)]
+
+
+def find_held_folder(filename: str) -> str | None:
+    """Return the official folder whose files an archive, or a part of one, holds.
+
+    Args:
+        filename: Its name without a folder, such as `test_features_splits.z01`.
+
+    Returns:
+        Such as `test_features`; None for any other file.
+    """
+    match = _ARCHIVE.fullmatch(filename)
+    return _STEM_FOLDERS.get(match[1]) if match else None
 
 
 def _ask_hub(api: HfApi, revision: str, where: str) -> DatasetInfo:

@@ -1,6 +1,6 @@
 """What a failed request to an S3 service means: whether to try again, and in what words to say it.
 
-Knows the client's errors; knows nothing of chips and of how often anything is tried.
+Knows the client's errors; how often anything is tried, its caller decides.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-from biomassters.sources.source import FileError
+from biomassters.dataset.files import FileError
 
 
 class Meaning(Enum):

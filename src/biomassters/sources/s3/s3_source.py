@@ -1,7 +1,7 @@
 """The source `s3`: the public buckets, or any S3 service, read by many requests at a time.
 
-Knows how to get objects whole, how long to try and when to give the place up; knows nothing of
-what is in them. Each object is held against the catalogue before it counts as fetched.
+Knows how to get objects whole, how long to try and when to give the place up. Each object is held
+against the catalogue before it counts as fetched.
 
 A process has a few chips in flight: while it decodes one, the files of the next arrive. An object
 that fails is tried again after a growing wait, in which the others go on. What remains bad is
@@ -10,33 +10,41 @@ reported with its chip. Only a place that gives nothing at all ends the work.
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import timedelta
 from functools import lru_cache
 from itertools import islice
-from typing import Final, NamedTuple, NoReturn
+from types import TracebackType
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from biomassters.dataset.catalogue import LARGEST_FILE, ChipRecord, FileRecord
-from biomassters.dataset.s3_addresses import split_address
+from biomassters.dataset.files import (
+    LARGEST_FILE,
+    ChipRecord,
+    FileError,
+    FileRecord,
+    list_files,
+    split_address,
+    verify,
+)
 from biomassters.errors import SourceError
 from biomassters.processes.environment import (
     S3_ENDPOINT_VARIABLE,
     S3_FOLDER_VARIABLE,
     S3_REGION_VARIABLE,
 )
-from biomassters.sources.s3.background_loop import BackgroundLoop
 from biomassters.sources.s3.faults import Fault, Meaning, explain_fault
 from biomassters.sources.s3.settings import (
     S3Settings,
     count_connections,
     read_s3_settings,
 )
-from biomassters.sources.source import FetchedChip, FileError, list_files, sort_files, verify
+from biomassters.sources.source import FetchedChip, sort_files
 
 CHIPS_AT_A_TIME: Final = 3
 """On their way or being decoded, by a process; 25 files and 30 MB each."""
@@ -46,6 +54,9 @@ REFUSALS_OF_A_PLACE: Final = 100
 
 KEPT_STORES: Final = 8
 """Buckets whose connections are kept; the official catalogue has one."""
+
+
+Result = TypeVar("Result")
 
 
 class Patience(NamedTuple):
@@ -125,7 +136,7 @@ class S3Source:
         waiting = iter(chips)
         fetcher = _Fetcher(self.settings, self.n_connections, self.patience)
         in_flight: list[Future[FetchedChip]] = []
-        with BackgroundLoop() as loop:
+        with _BackgroundLoop() as loop:
             while True:
                 for chip in islice(waiting, CHIPS_AT_A_TIME - len(in_flight)):
                     in_flight.append(loop.submit(fetcher.fetch_chip(chip)))
@@ -280,3 +291,44 @@ class _Fetcher:
         raise SourceError(
             f"expected {fault.expected}, got {fault.got}, at {self._settings.endpoint}; {remedy}"
         )
+
+
+class _BackgroundLoop:
+    """An event loop in a thread of its own, so that transfers go on while this thread computes.
+
+    It runs coroutines until its `with` block ends; what still runs then is cancelled.
+    """
+
+    def __init__(self) -> None:
+        # A daemon: an interrupted process never waits for the network.
+        self._thread = threading.Thread(target=self._run, name="transfers", daemon=True)
+        self._is_ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._end: asyncio.Event
+
+    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start a coroutine."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def __enter__(self) -> "_BackgroundLoop":
+        self._thread.start()
+        self._is_ready.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.run(self._wait_for_end())
+
+    async def _wait_for_end(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._end = asyncio.Event()
+        self._is_ready.set()
+        await self._end.wait()

@@ -1,7 +1,6 @@
 """Which S3 service chips come from, as the environment says it.
 
-Knows what the variables may be and the public buckets' regions; knows nothing of requests. No
-setting here changes a result: every file is held against the catalogue, wherever it came from.
+No setting here changes a result: every file is held against the catalogue, wherever it came from.
 """
 
 import os
@@ -10,8 +9,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from biomassters.dataset.catalogue import REGIONS, FileRecord, Region
-from biomassters.dataset.s3_addresses import is_s3_folder
+from biomassters.dataset.files import REGIONS, FileRecord, Region, is_s3_folder
 from biomassters.errors import ParamsError
 from biomassters.processes.environment import (
     OF_S3,

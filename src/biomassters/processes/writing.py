@@ -1,0 +1,26 @@
+"""Files that are there whole or not at all, whatever ends the process that writes them."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; an older one stays until then, and is replaced.
+
+    The bytes go to a file beside it, which is renamed at the end and removed on any error; a
+    killed process may leave it, hidden. So the older file is never written to: DVC's cache may
+    share its bytes.
+
+    Args:
+        path: The file; its folder is made if absent. One thread of a process writes it at a time.
+        data: All that is in it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Named by the process: several may write the same file, each whole, and the last one stays.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
