@@ -51,38 +51,29 @@ def finetune_model(params: Params, processes: Processes) -> None:
     clean = partial(clean_chip, name=params.cleaning)
     store = ChipStore.open(Path("chips/train.zarr"), clean=clean)
     trained = Path(f"models/folds/fold-{finetune.fold}.safetensors")
-    model = load_model(trained, cleaning=params.cleaning)
-    model = place_model(model, processes.device)
+    model = place_model(load_model(trained, cleaning=params.cleaning), processes.device)
     averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
     keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
-    trainer = Trainer(
-        model=model,
-        store=store,
-        indices=list(range(len(store.chip_ids))),
-        recipe=Recipe(
-            schedule=Schedule(lr=finetune.lr, phase=finetune),
-            seed=params.seed,
-            optimisation=params.optimisation,
-            augmentation=params.augmentation,
-        ),
-        keeper=keeper,
-        processes=processes,
+    recipe = Recipe(
+        schedule=Schedule(lr=finetune.lr, phase=finetune),
+        seed=params.seed,
+        optimisation=params.optimisation,
+        augmentation=params.augmentation,
     )
+    every_chip = list(range(len(store.chip_ids)))
+    trainer = Trainer(model, store, every_chip, recipe, keeper=keeper, processes=processes)
     scratch = scratch_folder(f"finetune-{fingerprint_stage('finetune')}")
     with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, Path("metrics/finetune"))
     if not processes.is_first:
         return
     model.load_state_dict(keeper.weights)
-    save_weights(
-        Path("models/final/final.safetensors"),
-        model,
-        {
-            "finetuned_from": f"fold-{finetune.fold}",
-            "weights": finetune.weights,
-            CLEANING_KEY: params.cleaning,
-        },
-    )
+    metadata = {
+        "finetuned_from": f"fold-{finetune.fold}",
+        "weights": finetune.weights,
+        CLEANING_KEY: params.cleaning,
+    }
+    save_weights(Path("models/final/final.safetensors"), model, metadata)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from biomassters.evaluation.scores import (
     ChipMaps,
     check_predictions,
     choose_panel_chips,
+    list_models,
     mean_without,
     score_maps,
 )
@@ -82,3 +84,33 @@ def test_predictions_of_other_models_than_asked_for_are_refused(tmp_path: Path) 
 def test_chip_without_prediction_is_named(tmp_path: Path) -> None:
     with pytest.raises(ChipDataError, match=r"b_agbm\.tif"):
         check_predictions(tmp_path, ["b"], ["final"])
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Path:
+    """A folder of predictions that two imported models made."""
+    for chip_id in "ab":
+        write_prediction(tmp_path, chip_id, TARGETS[0], {"MODELS": "winner,other"})
+    return tmp_path
+
+
+def test_imported_models_are_those_of_the_predictions(imported: Path) -> None:
+    models = list_models("imported", ["fold-0"], imported, ["a", "b"])
+    assert models == ["winner", "other"]
+    check_predictions(imported, ["a", "b"], models)
+
+
+@pytest.mark.parametrize(("models", "names"), [("final", ["final"]), ("folds", ["fold-0"])])
+def test_predictions_of_imported_models_are_not_taken_for_trained_ones(
+    imported: Path, models: Literal["final", "folds"], names: list[str]
+) -> None:
+    assert list_models(models, ["fold-0"], imported, ["a", "b"]) == names
+    with pytest.raises(ChipDataError, match="got other, winner"):
+        check_predictions(imported, ["a", "b"], names)
+
+
+def test_predictions_of_different_imported_models_are_refused(imported: Path) -> None:
+    write_prediction(imported, "b", TARGETS[0], {"MODELS": "winner"})
+    models = list_models("imported", [], imported, ["a", "b"])
+    with pytest.raises(ChipDataError, match=r"got winner, at .*/b_agbm\.tif"):
+        check_predictions(imported, ["a", "b"], models)

@@ -8,52 +8,19 @@ import pytest
 import torch
 from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
 from together import run_together
-from torch import Tensor, nn
+from torch import Tensor
+from toy_models import Pixelwise, Ramp
 
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import join_processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batch, open_batches
-from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.prediction.inference import (
-    predict_batches,
-    predict_view_sets,
-    predict_views,
-    score_chips,
-)
+from biomassters.prediction.inference import predict_batches, predict_view_sets, predict_views
 from biomassters.store.chips import ChipStore
 
 PLAIN = {"none": symmetries.views("none")}
 BOTH = PLAIN | {"flips": symmetries.views("flips")}
-
-
-class Pixelwise(nn.Module):
-    """Predicts `scale` times a pixel's mean backscatter, dB: the same in every view."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
-
-    def normalise(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:  # noqa: ARG002
-        """Return backscatter, (B, T, 4, H, W), dB."""
-        return s1.float() * 0.01
-
-    def ignore_months(self, s2_present: Tensor) -> None:
-        """Ignore no month."""
-
-    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Return (B, H, W)."""
-        return images.mean((1, 2)) * self.scale
-
-
-class Ramp(Pixelwise):
-    """Predicts `scale` times the column's number, whatever it sees: another in every view."""
-
-    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Return (B, H, W)."""
-        width = images.shape[-1]
-        return (torch.arange(width) * self.scale).expand(len(images), images.shape[-2], width)
 
 
 @pytest.fixture(autouse=True)
@@ -155,25 +122,6 @@ def test_bf16_is_near_fp32_and_given_as_float32(store: ChipStore, model: Biomass
     assert 0 < (rounded - exact).abs().max() < 3
 
 
-def test_scores_are_those_computed_by_hand(store: ChipStore) -> None:
-    model = cast(BiomassModel, Ramp(2.0))
-    batches = open_batches(store, StoreOrder([0, 2], 1))
-    scores = score_chips(model, batches, store.chip_ids, PLAIN, precision="fp32")["none"]
-    errors = [np.arange(32) * 2.0 - store.read_target(index).astype(float) for index in (0, 2)]
-    rmses = [np.sqrt((error**2).mean()) for error in errors]
-    assert scores["chip_rmse"] == pytest.approx(np.mean(rmses))
-    assert scores["pooled_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
-    assert scores["bias"] == pytest.approx(np.mean(errors))
-    assert scores["pooled_rmse"] > scores["chip_rmse"]
-
-
-def test_scoring_chips_without_targets_is_refused(tmp_path: Path) -> None:
-    store = pack_chips(tmp_path, IDS[0], target=False)
-    batches = open_batches(store, StoreOrder([0], 1))
-    with pytest.raises(StoreError, match="expected targets of the chips that a model is scored on"):
-        score_chips(cast(BiomassModel, Ramp(1.0)), batches, store.chip_ids, PLAIN, precision="fp32")
-
-
 class Counting(Ramp):
     """Counts the views that it predicts, and notes which months it is told to ignore."""
 
@@ -210,38 +158,23 @@ def test_model_is_told_the_months_that_it_says_it_ignores() -> None:
     assert all(torch.equal(ignored, ~batch.s2_present) for ignored in model.ignored)
 
 
-def test_scores_of_one_pass_are_those_of_a_pass_for_each_set(
-    store: ChipStore, model: BiomassModel
-) -> None:
-    batches = open_batches(store, StoreOrder([0, 2], 1))
-    together = score_chips(model, batches, store.chip_ids, BOTH, precision="fp32")
-    for name, views in BOTH.items():
-        alone = score_chips(model, batches, store.chip_ids, {name: views}, precision="fp32")
-        assert together[name] == alone[name]
-    assert together["none"] != together["flips"]
-
-
-def score_and_predict(path: str) -> list[Any]:
-    """Return scores, and chips and checksums of predictions; of one process or of several."""
+def predict_all(path: str) -> list[Any]:
+    """Return chips and checksums of predictions; of one process or of several."""
     torch.set_num_threads(1)
     store, model = ChipStore.open(Path(path)), build_tiny_model()
     with join_processes() as processes:
         order = StoreOrder([2, 0, 1], 1, rank=processes.rank, size=processes.size)
         batches = open_batches(store, order)
-        scores = score_chips(
-            model, batches, store.chip_ids, BOTH, precision="fp32", processes=processes
-        )
         predicted = predict_batches([model], batches, (0, 4), precision="fp32", processes=processes)
-        chips = [[index, crc32(map_), crc32(target)] for index, map_, target in predicted]
-    return [scores, chips]
+        return [[index, crc32(map_), crc32(target)] for index, map_, target in predicted]
 
 
-def test_two_processes_score_alike_and_the_first_predicts_all_in_order(store: ChipStore) -> None:
-    alone = score_and_predict(str(store.path))
-    first, second = run_together(__name__, "score_and_predict", str(store.path))
-    assert [index for index, _, _ in alone[1]] == [2, 0, 1]
+def test_first_of_two_processes_predicts_all_in_order(store: ChipStore) -> None:
+    alone = predict_all(str(store.path))
+    first, second = run_together(__name__, "predict_all", str(store.path))
+    assert [index for index, _, _ in alone] == [2, 0, 1]
     assert first == alone
-    assert second == [alone[0], []]
+    assert second == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

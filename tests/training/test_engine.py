@@ -22,7 +22,6 @@ from biomassters.batches.order import EpochOrder, StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.prediction.inference import score_chips
 from biomassters.store.chips import Chip, ChipArrays, ChipStore
 from biomassters.training import engine
 from biomassters.training.augmentation import augment
@@ -31,6 +30,7 @@ from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.losses import chip_losses
 from biomassters.training.schedule import Schedule
 from biomassters.training.selection import BestWeights
+from biomassters.training.validation import score_chips
 
 Validate = Callable[[BiomassModel], Mapping[str, float]]
 

@@ -23,12 +23,12 @@ from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.prediction.inference import score_chips
 from biomassters.store.chips import Chip, ChipArrays, ChipStore
 from biomassters.training.checkpoint import Checkpoints
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.schedule import Schedule
 from biomassters.training.selection import AverageWeights, BestWeights
+from biomassters.training.validation import score_chips
 
 IDS = tuple(f"5eed000{number}" for number in range(1, 8))
 TRAINING, HELD_OUT = [0, 1, 2, 3], [4, 5, 6]  # three: the processes get 2 and 1

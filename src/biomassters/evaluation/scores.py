@@ -1,9 +1,9 @@
 """Scores of a set of chips, beside those of a baseline that predicts one value everywhere."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,30 @@ def mean_without(total_mean: float, total_pixels: int, held_out: ErrorSums) -> f
     if total_pixels == pixels:
         return total_mean
     return float((total_mean * total_pixels - target) / (total_pixels - pixels))
+
+
+def list_models(
+    models: Literal["final", "folds", "imported"],
+    fold_names: Iterable[str],
+    predictions: Path,
+    chip_ids: Sequence[str],
+) -> list[str]:
+    """Return the models that every prediction must average.
+
+    No param names the imported ones: those of the first chip's prediction are the ones of all.
+
+    Args:
+        models: Of params.yaml, `predict.models`.
+        fold_names: The models of the folds.
+        predictions: The folder of predictions.
+        chip_ids: The chips that have one.
+
+    Raises:
+        ChipDataError: The first chip has none.
+    """
+    if models == "imported":
+        return read_prediction(predictions, chip_ids[0])[1].get("MODELS", "").split(",")
+    return list(fold_names) if models == "folds" else ["final"]
 
 
 def check_predictions(folder: Path, chip_ids: Sequence[str], models: Sequence[str]) -> None:

@@ -1,8 +1,7 @@
 """From chips to predictions: views undone and averaged, models averaged, processes taking turns."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,9 @@ from tqdm import tqdm
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.reading import Batch, Batches, prefetch
-from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.fusing import fuse_model
 from biomassters.model.precision import autocast
-from biomassters.prediction.metrics import ErrorSums
 
 Prediction = npt.NDArray[np.float32]
 
@@ -27,7 +24,7 @@ ViewSets = Mapping[str, Sequence[int]]
 _ONLY: Final = "only"
 
 
-class _Predicted(NamedTuple):
+class PredictedBatch(NamedTuple):
     """A batch's predictions by view set and its targets, (B, H, W), t/ha."""
 
     chip_index: list[int]
@@ -96,7 +93,7 @@ def predict_batches(
         In the first process, of all chips in their order: the chip's position in the store, its
         prediction and its target, (H, W), t/ha. Nothing in the others.
     """
-    mine = _predict(models, batches, {_ONLY: views}, precision)
+    mine = predict_own_batches(models, batches, {_ONLY: views}, precision)
     n_rounds = processes.broadcast(len(batches))  # the first has as many as any
     is_shown = progress and processes.is_first
     for _ in tqdm(range(n_rounds), unit="batch", disable=None if is_shown else True):
@@ -106,59 +103,22 @@ def predict_batches(
                 yield from zip(*chips, strict=True)
 
 
-def score_chips(
-    model: BiomassModel,
-    batches: Batches,
-    chip_ids: Sequence[str],
-    view_sets: ViewSets,
-    *,
-    precision: str,
-    processes: Processes = ALONE,
-) -> dict[str, dict[str, Any]]:
-    """Score a model on chips, in one pass for several sets of views; see `metrics.ErrorSums`.
-
-    The sums of the chips are added up in the chips' order, so that the scores do not depend on
-    the number of processes, in the last digit either.
-
-    Args:
-        model: Whose predictions are scored.
-        batches: This process's chips; of several processes, every size-th batch (`StoreOrder`).
-        chip_ids: Of the whole store.
-        view_sets: Symmetries by name, say `{"none": views("none"), "flips": views("flips")}`.
-        precision: Arithmetic of the forward pass.
-        processes: That share the chips; all get the same scores.
-
-    Returns:
-        Scores by the name of the set.
-
-    Raises:
-        StoreError: None of the chips has a target.
-    """
-    mine = [
-        {name: _sum_errors(predicted, name, chip_ids) for name in view_sets}
-        for predicted in _predict([model], batches, view_sets, precision)
-    ]
-    rounds = zip_longest(*processes.gather(mine))
-    in_order = [of_batch for a_round in rounds for of_batch in a_round if of_batch is not None]
-    scores = {}
-    for name in view_sets:
-        sums = _add_up([chip for of_batch in in_order for chip in of_batch[name]])
-        if not sums.chip_ids:
-            raise StoreError(
-                "expected targets of the chips that a model is scored on, got none;"
-                " add their targets, or take these chips out of the catalogue"
-            )
-        scores[name] = sums.summarise()
-    return scores
-
-
-def _predict(
+def predict_own_batches(
     models: Sequence[BiomassModel],
     batches: Batches,
     view_sets: ViewSets,
     precision: str,
-) -> Iterator[_Predicted]:
-    """Predict batch by batch, each a batch late: a GPU works while the host handles results."""
+) -> Iterator[PredictedBatch]:
+    """Predict this process's chips, batch by batch.
+
+    Each comes a batch late, so that a GPU works while the host handles results.
+
+    Args:
+        models: Whose predictions are averaged.
+        batches: Of this process alone.
+        view_sets: Symmetries by name.
+        precision: Arithmetic of the forward pass.
+    """
     device = next(models[0].parameters()).device
     fast_models = [fuse_model(model.eval(), precision) for model in models]
     waiting: _OnTheWay | None = None
@@ -185,31 +145,9 @@ class _OnTheWay:
         on_gpu = batch.target.is_cuda
         self.copied = torch.cuda.current_stream().record_event() if on_gpu else None
 
-    def arrive(self) -> _Predicted:
+    def arrive(self) -> PredictedBatch:
         """Wait for them."""
         if self.copied is not None:
             self.copied.synchronize()
         predictions = {name: tensor.numpy() for name, tensor in self.predictions.items()}
-        return _Predicted(self.chip_index, predictions, self.target.numpy())
-
-
-def _sum_errors(predicted: _Predicted, name: str, chip_ids: Sequence[str]) -> list[ErrorSums]:
-    """Return the sums of each chip by itself."""
-    found = []
-    for index, prediction, target in zip(
-        predicted.chip_index, predicted.predictions[name], predicted.target, strict=True
-    ):
-        sums = ErrorSums()
-        sums.add(chip_ids[index], prediction, target)
-        found.append(sums)
-    return found
-
-
-def _add_up(chips: Sequence[ErrorSums]) -> ErrorSums:
-    total = ErrorSums()
-    for chip in chips:
-        total.chip_ids += chip.chip_ids
-        total.chip_sums += chip.chip_sums
-        total.target_sums += chip.target_sums
-        total.bin_sums += chip.bin_sums
-    return total
+        return PredictedBatch(self.chip_index, predictions, self.target.numpy())

@@ -68,11 +68,11 @@ class Trainer:
 
     def __init__(
         self,
-        *,
         model: BiomassModel,
         store: ChipStore,
         indices: list[int],
         recipe: Recipe,
+        *,
         keeper: Keeper,
         validate: Callable[[BiomassModel], Mapping[str, float]] | None = None,
         processes: Processes = ALONE,

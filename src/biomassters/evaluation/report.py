@@ -1,0 +1,80 @@
+"""What an evaluation shows of a set of chips: pictures, and a row of a table for each chip."""
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from biomassters.evaluation.plots import Panel, draw_density, draw_error_by_bin, draw_panels
+from biomassters.evaluation.scores import (
+    DENSITY_EDGES,
+    Scores,
+    choose_panel_chips,
+    open_maps,
+    score_maps,
+)
+from biomassters.prediction.maps import read_prediction
+from biomassters.prediction.metrics import ErrorSums
+from biomassters.store.chips import ChipStore
+
+N_PANELS: Final = 4
+"""Chips that a picture shows side by side with their predictions."""
+
+
+def score_set(
+    name: str,
+    store: ChipStore,
+    predictions: Path,
+    choose_baseline: Callable[[ErrorSums], float],
+    images: Path,
+) -> Scores:
+    """Score one set of chips, and draw it.
+
+    Args:
+        name: Of the set; titles and files carry it.
+        store: The chips.
+        predictions: The folder of their predictions; chips without one do not count.
+        choose_baseline: Given the sums of the set, the value that the baseline predicts, t/ha.
+        images: The folder for `panels_NAME.png`, `density_NAME.png` and `error_by_bin_NAME.png`.
+    """
+    scores = score_maps(open_maps(store, predictions), choose_baseline)
+    panels = [
+        _read_panel(store, predictions, chip_id) for chip_id in choose_panel_chips(scores, N_PANELS)
+    ]
+    by_bin = {kind: sums["rmse_by_bin"] for kind, sums in scores.summarise().items()}
+    figures = {
+        "panels": draw_panels(panels),
+        "density": draw_density(scores.density, DENSITY_EDGES, name),
+        "error_by_bin": draw_error_by_bin(by_bin["model"], by_bin["baseline"], name),
+    }
+    for kind, figure in figures.items():
+        figure.savefig(images / f"{kind}_{name}.png")
+    return scores
+
+
+def write_table(path: Path, sets: Mapping[str, Scores]) -> None:
+    """Write a row for each chip of each set as CSV, numbers to 3 decimals.
+
+    Args:
+        path: The file.
+        sets: By name; one of them at least has a chip.
+    """
+    rows = [row for name, scores in sets.items() for row in scores.list_chips(name)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow(f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
+
+
+def _read_panel(store: ChipStore, predictions: Path, chip_id: str) -> Panel:
+    index = store.chip_ids.index(chip_id)
+    chip = store.read_chip(index)
+    return Panel(
+        chip_id=chip_id,
+        s1=chip.s1,
+        s2=chip.s2,
+        s2_present=chip.s2_present,
+        target=store.read_target(index),
+        prediction=read_prediction(predictions, chip_id)[0],
+    )

@@ -1,0 +1,42 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+from example_chips import simulate_record
+
+from biomassters.evaluation.report import score_set, write_table
+from biomassters.packing.assembly import pack_split
+from biomassters.prediction.maps import write_prediction
+from biomassters.sources.source import SyntheticSource
+from biomassters.store.chips import ChipStore
+
+CHIP_IDS = ("5eed0001", "5eed0002", "5eed0003")
+
+
+def pack_chips(folder: Path) -> ChipStore:
+    chips = [simulate_record(chip_id, target=True) for chip_id in CHIP_IDS]
+    path = folder / "train.zarr"
+    pack_split(chips, SyntheticSource(32), path, folder / "scratch", chip_size=32)
+    return ChipStore.open(path)
+
+
+def test_set_of_chips_is_scored_drawn_and_listed(tmp_path: Path) -> None:
+    store = pack_chips(tmp_path)
+    for index in (0, 2):  # the other one is of another fold
+        write_prediction(tmp_path, store.chip_ids[index], store.read_target(index) + 2, {})
+    images = tmp_path / "images"
+    images.mkdir()
+    scores = score_set("fold-1", store, tmp_path, lambda _: 50.0, images)
+    assert round(scores.summarise()["model"]["chip_rmse"], 4) == 2
+    assert sorted(path.name for path in images.iterdir()) == [
+        "density_fold-1.png",
+        "error_by_bin_fold-1.png",
+        "panels_fold-1.png",
+    ]
+    write_table(tmp_path / "chips.csv", {"fold-1": scores})
+    with (tmp_path / "chips.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["chip_id"] for row in rows] == [CHIP_IDS[0], CHIP_IDS[2]]
+    assert {(row["set"], row["chip_rmse"]) for row in rows} == {("fold-1", "2.000")}
+    mean = float(np.mean(store.read_target(0)))
+    assert rows[0]["target_mean"] == f"{mean:.3f}"

@@ -1,0 +1,107 @@
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
+from together import run_together
+from toy_models import Ramp
+
+from biomassters.batches import symmetries
+from biomassters.batches.distributed import join_processes
+from biomassters.batches.order import StoreOrder
+from biomassters.batches.reading import open_batches
+from biomassters.errors import StoreError
+from biomassters.model.biomass_model import BiomassModel
+from biomassters.prediction.maps import read_prediction
+from biomassters.store.chips import ChipStore
+from biomassters.training.validation import CHOOSING_SCORE, HeldOut, score_chips
+
+PLAIN = {"none": symmetries.views("none")}
+BOTH = PLAIN | {"flips": symmetries.views("flips")}
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
+    return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:3])
+
+
+@pytest.fixture(scope="module")
+def model() -> BiomassModel:
+    return build_tiny_model().eval()
+
+
+def test_scores_are_those_computed_by_hand(store: ChipStore) -> None:
+    model = cast(BiomassModel, Ramp(2.0))
+    batches = open_batches(store, StoreOrder([0, 2], 1))
+    scores = score_chips(model, batches, store.chip_ids, PLAIN, precision="fp32")["none"]
+    errors = [np.arange(32) * 2.0 - store.read_target(index).astype(float) for index in (0, 2)]
+    rmses = [np.sqrt((error**2).mean()) for error in errors]
+    assert scores["chip_rmse"] == pytest.approx(np.mean(rmses))
+    assert scores["pooled_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+    assert scores["bias"] == pytest.approx(np.mean(errors))
+    assert scores["pooled_rmse"] > scores["chip_rmse"]
+
+
+def test_scoring_chips_without_targets_is_refused(tmp_path: Path) -> None:
+    store = pack_chips(tmp_path, IDS[0], target=False)
+    batches = open_batches(store, StoreOrder([0], 1))
+    with pytest.raises(StoreError, match="expected targets of the chips that a model is scored on"):
+        score_chips(cast(BiomassModel, Ramp(1.0)), batches, store.chip_ids, PLAIN, precision="fp32")
+
+
+def test_scores_of_one_pass_are_those_of_a_pass_for_each_set(
+    store: ChipStore, model: BiomassModel
+) -> None:
+    batches = open_batches(store, StoreOrder([0, 2], 1))
+    together = score_chips(model, batches, store.chip_ids, BOTH, precision="fp32")
+    for name, views in BOTH.items():
+        alone = score_chips(model, batches, store.chip_ids, {name: views}, precision="fp32")
+        assert together[name] == alone[name]
+    assert together["none"] != together["flips"]
+
+
+def score_all(path: str) -> dict[str, dict[str, Any]]:
+    """Return scores; of one process or of several."""
+    torch.set_num_threads(1)
+    store, model = ChipStore.open(Path(path)), build_tiny_model()
+    with join_processes() as processes:
+        order = StoreOrder([2, 0, 1], 1, rank=processes.rank, size=processes.size)
+        batches = open_batches(store, order)
+        return score_chips(
+            model, batches, store.chip_ids, BOTH, precision="fp32", processes=processes
+        )
+
+
+def test_two_processes_have_the_scores_of_one(store: ChipStore) -> None:
+    alone = score_all(str(store.path))
+    assert run_together(__name__, "score_all", str(store.path)) == [alone, alone]
+
+
+def test_held_out_chips_are_scored_and_predicted_with_their_views(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    """Columns 0 ... 31, and the mean of them and of their mirror image: 15.5 everywhere."""
+    model = cast(BiomassModel, Ramp(1.0))
+    held_out = HeldOut(store, [2, 0], batch_size=2, tta="flips", precision="fp32")
+    scores = held_out.score(model)
+    targets = [store.read_target(index).astype(float) for index in (2, 0)]
+    plain, tta = (
+        np.mean([np.sqrt(((guess - target) ** 2).mean()) for target in targets])
+        for guess in (np.arange(32), 15.5)
+    )
+    assert scores[CHOOSING_SCORE] == pytest.approx(plain)
+    assert scores["validation/chip_rmse_tta"] == pytest.approx(tta)
+    held_out.write_predictions(model, tmp_path, {"FOLD": "3"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{store.chip_ids[index]}_agbm.tif" for index in (0, 2)
+    ]
+    prediction, tags = read_prediction(tmp_path, store.chip_ids[2])
+    assert (prediction == 15.5).all()
+    assert tags["FOLD"] == "3"
