@@ -19,8 +19,8 @@ import torch
 from biomassters.batches.reading import Batch
 from biomassters.batches.symmetries import FLIPS
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.execution import place_model
 from biomassters.model.fusing import fuse_model
-from biomassters.model.precision import place_model
 from biomassters.prediction.inference import predict_views
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.schedule import Schedule

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batch, open_batches
 from biomassters.dataset.catalogue import read_catalogue
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.packing.assembly import pack_split
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.sources.source import SyntheticSource

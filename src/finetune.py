@@ -9,7 +9,7 @@ from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import fingerprint_stage
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import (

@@ -10,7 +10,7 @@ from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.batches.symmetries import views
 from biomassters.errors import ModelError
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.model.weights import load_model
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from biomassters.commands.import_weights import import_weights
 from biomassters.errors import ModelError
-from biomassters.model.biomass_model import Network
+from biomassters.model.network import Network
 from biomassters.model.weights import HEADER_KEY, load_model
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import read_prediction

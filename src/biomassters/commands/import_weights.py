@@ -19,8 +19,9 @@ from torch import Tensor
 from biomassters.commands.inert_pickle import Placeholder
 from biomassters.commands.torch_archive import StoredTensor, TorchArchive
 from biomassters.errors import ModelError
-from biomassters.model.biomass_model import BiomassModel, Network
+from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
+from biomassters.model.network import Network
 from biomassters.model.weights import CLEANING_KEY, save_weights
 from biomassters.params.sections import ModelParams
 from biomassters.statistics.counting import publish_normalisation

@@ -22,7 +22,7 @@ from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from biomassters.model.precision import DTYPES
+from biomassters.model.execution import DTYPES
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

@@ -9,13 +9,13 @@ this project's choice, in line with all other nodata.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from biomassters.errors import ModelError
 from biomassters.params.sections import NormalisationName
+from biomassters.statistics.figures import Normalisation
 from biomassters.store.bands import (
     BANDS,
     CLP,
@@ -25,17 +25,6 @@ from biomassters.store.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
 )
-
-
-class BandStatistics(Protocol):
-    """Statistics by band, in the order of `bands.BANDS`: dB, DN and percent; None = not known."""
-
-    minimum: tuple[float, ...]
-    maximum: tuple[float, ...]
-    mean: tuple[float, ...] | None
-    standard_deviation: tuple[float, ...] | None
-    p1: tuple[float, ...] | None
-    p99: tuple[float, ...] | None
 
 
 class BandNormalisation(nn.Module):
@@ -56,7 +45,7 @@ class BandNormalisation(nn.Module):
 
     @classmethod
     def from_statistics(
-        cls, name: NormalisationName, statistics: BandStatistics
+        cls, name: NormalisationName, statistics: Normalisation
     ) -> "BandNormalisation":
         """Build a normalisation by name.
 

@@ -21,8 +21,8 @@ from biomassters.batches.order import EpochOrder
 from biomassters.batches.reading import Batch, open_batches, prefetch
 from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.execution import autocast
 from biomassters.model.kept_months import merge_ignored
-from biomassters.model.precision import autocast
 from biomassters.params.sections import AugmentationParams, OptimisationParams
 from biomassters.store.chips import ChipStore
 from biomassters.training.augmentation import augment
