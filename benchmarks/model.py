@@ -23,8 +23,8 @@ from biomassters.model.execution import place_model
 from biomassters.model.fusing import fuse_model
 from biomassters.prediction.inference import predict_views
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights
+from biomassters.training.kept_weights import AverageWeights
+from biomassters.training.optimisation import Schedule
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,

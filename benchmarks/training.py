@@ -26,8 +26,8 @@ from biomassters.simulator.official_files import write_catalogue
 from biomassters.sources.source import SyntheticSource
 from biomassters.store.chips import ChipStore
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights
+from biomassters.training.kept_weights import AverageWeights
+from biomassters.training.optimisation import Schedule
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,

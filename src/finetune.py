@@ -25,8 +25,8 @@ from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights
+from biomassters.training.kept_weights import AverageWeights
+from biomassters.training.optimisation import Schedule
 
 
 class Params(Section):

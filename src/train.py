@@ -30,8 +30,8 @@ from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.folds import split_chips
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import BestWeights
+from biomassters.training.kept_weights import BestWeights
+from biomassters.training.optimisation import Schedule
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut
 
 

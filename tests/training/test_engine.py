@@ -27,9 +27,9 @@ from biomassters.training import engine
 from biomassters.training.augmentation import augment
 from biomassters.training.checkpoint import Checkpoints
 from biomassters.training.engine import Recipe, Trainer
+from biomassters.training.kept_weights import BestWeights
 from biomassters.training.losses import chip_losses
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import BestWeights
+from biomassters.training.optimisation import Schedule
 from biomassters.training.validation import score_chips
 
 Validate = Callable[[BiomassModel], Mapping[str, float]]

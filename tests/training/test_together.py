@@ -26,8 +26,8 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.store.chips import Chip, ChipArrays, ChipStore
 from biomassters.training.checkpoint import Checkpoints
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights, BestWeights
+from biomassters.training.kept_weights import AverageWeights, BestWeights
+from biomassters.training.optimisation import Schedule
 from biomassters.training.validation import score_chips
 
 IDS = tuple(f"5eed000{number}" for number in range(1, 8))

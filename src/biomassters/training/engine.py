@@ -27,14 +27,12 @@ from biomassters.params.sections import AugmentationParams, OptimisationParams
 from biomassters.store.chips import ChipStore
 from biomassters.training.augmentation import augment
 from biomassters.training.checkpoint import Checkpoints
+from biomassters.training.kept_weights import Keeper, MovingAverage
 from biomassters.training.loss_watch import LossWatch, StepLosses
 from biomassters.training.losses import chip_losses
-from biomassters.training.optimizer import build_optimizer, scale_gradients, set_lr
+from biomassters.training.optimisation import Schedule, build_optimizer, scale_gradients, set_lr
 from biomassters.training.recorder import Recorder
 from biomassters.training.replicas import Replica
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import Keeper
-from biomassters.training.weight_averages import MovingAverage
 
 log = logging.getLogger(__name__)
 
