@@ -1,6 +1,6 @@
 """The model: a network, with all the numbers that its inputs and its output are scaled by.
 
-Knows what a prediction means; knows nothing of files, training or views.
+From chips as stored to AGBM in t/ha; how the network itself is composed is in `network`.
 """
 
 import logging

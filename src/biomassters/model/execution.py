@@ -1,6 +1,6 @@
 """How a forward pass is run: device, memory layout, arithmetic, and torch's compiler if it works.
 
-Knows what can go wrong with a compiler; what is run is its caller's affair.
+All of it changes speed and rounding, and nothing else of a result.
 """
 
 import logging

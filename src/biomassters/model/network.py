@@ -1,6 +1,6 @@
 """The network: encoder, month aggregation, decoder and head, composed as the winner composed them.
 
-Knows how the parts fit together; knows nothing of what the numbers mean that come in and go out.
+What the numbers mean that go in and come out is in `biomass_model`.
 """
 
 from collections.abc import Sequence
@@ -72,6 +72,7 @@ class Network(nn.Module):
         return self._compiled(self, images, kept)
 
     def _predict_kept(self, images: Tensor, kept: KeptMonths) -> Tensor:
+        # Each of the five levels, (M, C, H, W), becomes (B, C, H, W).
         merged = [
             aggregate(level, kept)
             for aggregate, level in zip(self.attn, self.encoder(images), strict=True)

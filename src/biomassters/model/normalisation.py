@@ -1,7 +1,5 @@
 """From stored integers to the model's inputs: scaled bands, with 0 wherever there is no data.
 
-Knows how each kind of normalisation uses the statistics; knows nothing of how these are computed.
-
 Source: the winner's normalised tensor of a real chip, from which it follows that backscatter is not
 clipped, that the cloud probability is divided by 255 as any band is by its maximum, and that nodata
 is 0 after normalisation. That chip has no pixel without a cloud probability (255): to be 0 there is

@@ -1,6 +1,6 @@
 """The space in which the target is learnt: AGBM itself, its logarithm or its square root.
 
-Knows the maps there and back; knows nothing of models and losses.
+The loss is taken there, and a model's output is mapped back to t/ha.
 """
 
 import math
