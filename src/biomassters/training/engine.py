@@ -67,6 +67,18 @@ class Trainer:
     On a CPU, the result of a training that was killed and repeated is byte-identical to that of
     one that was not: all that is random is drawn from (seed, epoch, chip), and what a backbone
     drops from (seed, epoch, step, micro-batch).
+
+    Args:
+        model: On the device where it will train; the same in all processes.
+        store: The chips.
+        indices: Positions of the training chips in the store.
+        recipe: How to train.
+        keeper: Sees the model after each epoch; holds what the training hands over.
+        validate: Scores a model by metric, equally in all processes; None = no validation.
+        processes: That train together.
+
+    Raises:
+        ParamsError: They cannot share a batch evenly.
     """
 
     def __init__(
@@ -80,20 +92,6 @@ class Trainer:
         validate: Callable[[BiomassModel], Mapping[str, float]] | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        """Prepare a training.
-
-        Args:
-            model: On the device where it will train; the same in all processes.
-            store: The chips.
-            indices: Positions of the training chips in the store.
-            recipe: How to train.
-            keeper: Sees the model after each epoch; holds what the training hands over.
-            validate: Scores a model by metric, equally in all processes; None = no validation.
-            processes: That train together.
-
-        Raises:
-            ParamsError: They cannot share a batch evenly.
-        """
         self.model = model
         self.recipe = recipe
         self.keeper = keeper
