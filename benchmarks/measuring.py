@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 import torch
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from biomassters.batches.reading import Batch
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.model.precision import DTYPES
+from biomassters.model.execution import DTYPES
 from biomassters.params.reading import read_params
 from biomassters.params.sections import (
     AugmentationParams,
@@ -34,7 +33,8 @@ from biomassters.params.sections import (
     TrainParams,
 )
 from biomassters.processes.environment import Environment
-from biomassters.store.bands import N_BANDS, N_MONTHS
+from biomassters.statistics.figures import Normalisation, Statistics, TargetFigures
+from biomassters.store.bands import BANDS, N_BANDS, N_MONTHS
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -45,14 +45,27 @@ backward pass for a dense one's, many times as much.)"""
 CASES: Final = {"embedded": "sample", "winner": "winner"}
 """Presets by the name of a case."""
 
-STATISTICS: Final = SimpleNamespace(
-    normalisation=SimpleNamespace(
+STATISTICS: Final = Statistics(
+    normalisation=Normalisation(
+        source="computed",
+        bands=BANDS,
         minimum=(-40.0,) * 4 + (0.0,) * 11,
         maximum=(10.0,) * 4 + (10000.0,) * 10 + (100.0,),
         mean=(-12.0, -18.0, -13.0, -19.0, *[2000.0] * 10, 13.0),
         standard_deviation=(4.0, 5.0, 4.0, 5.0, *[2500.0] * 10, 25.0),
+        p1=None,
+        p99=None,
     ),
-    target=SimpleNamespace(mean=63.0, standard_deviation=71.0),
+    target=TargetFigures(
+        pixels=1,
+        nodata_share=0.0,
+        minimum=0.0,
+        maximum=400.0,
+        mean=63.0,
+        standard_deviation=71.0,
+        percentiles={},
+    ),
+    bands={},
 )
 """Of about the right size: arithmetic takes as long with any."""
 

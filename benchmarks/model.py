@@ -19,12 +19,12 @@ import torch
 from biomassters.batches.reading import Batch
 from biomassters.batches.symmetries import FLIPS
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.execution import place_model
 from biomassters.model.fusing import fuse_model
-from biomassters.model.precision import place_model
 from biomassters.prediction.inference import predict_views
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights
+from biomassters.training.kept_weights import AverageWeights
+from biomassters.training.optimisation import Schedule
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,

@@ -20,14 +20,14 @@ from tqdm import tqdm
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batch, open_batches
 from biomassters.dataset.catalogue import read_catalogue
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.packing.assembly import pack_split
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights
+from biomassters.training.kept_weights import AverageWeights
+from biomassters.training.optimisation import Schedule
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import (
@@ -27,8 +27,8 @@ from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights
+from biomassters.training.kept_weights import AverageWeights
+from biomassters.training.optimisation import Schedule
 
 
 class Params(Section):

@@ -11,7 +11,7 @@ from biomassters.batches.reading import open_batches
 from biomassters.batches.symmetries import views
 from biomassters.errors import ModelError
 from biomassters.fingerprint.stage_inputs import hold_inputs
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.model.weights import load_model
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section

@@ -9,7 +9,7 @@ import torch
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.model.precision import place_model
+from biomassters.model.execution import place_model
 from biomassters.model.weights import CLEANING_KEY, save_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import (
@@ -32,8 +32,8 @@ from biomassters.store.cleaning import clean_chip
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.folds import split_chips
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import BestWeights
+from biomassters.training.kept_weights import BestWeights
+from biomassters.training.optimisation import Schedule
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut
 
 

@@ -1,13 +1,8 @@
-import argparse
-import collections
-import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +13,11 @@ from forked_scripts import run_script
 from golden import DECODER_CHANNELS, golden_images, golden_shapes
 from safetensors import safe_open
 from together import make_environment
-from torch import Tensor, nn
+from torch import nn
+from winner_files import BACKBONE, make_network, save_checkpoint
 
 from biomassters.commands.import_weights import import_weights
 from biomassters.errors import ModelError
-from biomassters.model.biomass_model import Network
 from biomassters.model.weights import HEADER_KEY, load_model
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import read_prediction
@@ -30,52 +25,7 @@ from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.statistics.figures import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
 from repository_copy import ROOT, set_params
 
-BACKBONE = "mobilenetv3_small_050"
-CHANNELS = (8, 8, 8, 8, 8)
 CHECKPOINTS = ("model_last.pth", "modelo_best.pth")
-
-
-class Evil:
-    """Says that it is made by a call."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.marker}",)
-
-
-class EvilModule(nn.Conv2d):
-    """A module whose unpickling would run a command."""
-
-    marker = Path()
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.marker}",), self.__dict__
-
-
-def make_network(backbone: str = BACKBONE) -> Network:
-    torch.manual_seed(0)
-    return Network(backbone=backbone, decoder_channels=CHANNELS)
-
-
-def save_checkpoint(
-    path: Path,
-    weights: dict[str, Tensor] | None = None,
-    *,
-    backbone: str | None = BACKBONE,
-    prefix: str = "module.",
-    **more: Any,
-) -> Path:
-    """Save what the winner's training does."""
-    weights = make_network().state_dict() if weights is None else weights
-    state = collections.OrderedDict((prefix + name, value) for name, value in weights.items())
-    state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]  # as torch's own has
-    content = {"epoch": 41, "best_score": 27.6, "state_dict": state, **more}
-    if backbone is not None:
-        content["args"] = argparse.Namespace(backbone=backbone, dec_channels=list(CHANNELS))
-    torch.save(content, path)
-    return path
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -148,40 +98,6 @@ def test_whole_module_is_walked(is_replicated: bool, tmp_path: Path) -> None:
     assert all(torch.equal(imported[name], t) for name, t in network.state_dict().items())
 
 
-def test_evil_checkpoint_is_imported_without_being_executed(tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    source = save_checkpoint(
-        tmp_path / "a.pth", sched_state_dict=Evil(marker), scaler={"x": [Evil(marker)]}
-    )
-    import_weights(source, tmp_path / "a.safetensors")
-    assert (tmp_path / "a.safetensors").exists()
-    assert not marker.exists()
-    torch.load(source, weights_only=False)
-    assert marker.exists()  # the attack is real
-
-
-def test_evil_module_within_a_module_is_not_executed(tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    network = make_network()
-    evil = EvilModule(8, 1, 3, padding=1)
-    EvilModule.marker = marker
-    evil.load_state_dict(network.segmentation_head.state_dict())
-    network.segmentation_head = evil
-    torch.save(network, tmp_path / "a.pth")
-    import_weights(tmp_path / "a.pth", tmp_path / "a.safetensors", BACKBONE)
-    imported = load_model(tmp_path / "a.safetensors").network.segmentation_head
-    assert torch.equal(imported.weight, evil.weight)
-    assert not marker.exists()
-
-
-def test_module_that_holds_itself_is_refused(tmp_path: Path) -> None:
-    module = nn.Module()
-    module._modules["child"] = module
-    torch.save(module, tmp_path / "a.pth")
-    with pytest.raises(ModelError, match="a module that holds itself"):
-        import_weights(tmp_path / "a.pth", tmp_path / "a.safetensors")
-
-
 @pytest.mark.parametrize(
     ("named", "chosen"),
     [
@@ -224,101 +140,6 @@ def test_unnamed_backbone_of_several_that_fit_is_not_guessed(
         import_weights(source, tmp_path / "a.safetensors")
     import_weights(source, tmp_path / "a.safetensors", "tf_efficientnet_lite0")
     assert load_model(tmp_path / "a.safetensors").architecture.backbone == "tf_efficientnet_lite0"
-
-
-def test_unknown_or_unfitting_backbone_is_refused(tmp_path: Path) -> None:
-    source = save_checkpoint(tmp_path / "a.pth")
-    with pytest.raises(ModelError, match=r"got 'mobilenetv9', at --backbone; the closest are"):
-        import_weights(source, tmp_path / "a.safetensors", "mobilenetv9")
-    with pytest.raises(ModelError, match=r"got \d+ of another shape or type.*--backbone NAME"):
-        import_weights(source, tmp_path / "a.safetensors", "mobilenetv3_small_100")
-
-
-def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    weights = dict(make_network().state_dict())
-    weights["surplus"] = weights.pop("segmentation_head.bias")
-    weights["segmentation_head.weight"] = weights["segmentation_head.weight"].double()
-    source = save_checkpoint(tmp_path / "a.pth", weights)
-    with pytest.raises(ModelError) as caught:
-        import_weights(source, tmp_path / "a.safetensors")
-    assert "1 missing (segmentation_head.bias)" in str(caught.value)
-    assert "1 unknown (surplus)" in str(caught.value)
-    assert "1 of another shape or type (segmentation_head.weight)" in str(caught.value)
-
-
-def test_huge_channels_cost_no_memory(tmp_path: Path) -> None:
-    weights = dict(make_network().state_dict())
-    weights["decoder.blocks.2.conv1.0.weight"] = torch.zeros(1_000_000, 1, 1, 1)
-    source = save_checkpoint(tmp_path / "a.pth", weights)
-    with pytest.raises(ModelError, match="of another shape"):
-        import_weights(source, tmp_path / "a.safetensors")
-
-
-def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    weights = make_network().state_dict()
-    weights["segmentation_head.bias"].fill_(torch.nan)
-    source = save_checkpoint(tmp_path / "a.pth", weights)
-    with pytest.raises(ModelError, match=r"not finite in segmentation_head\.bias"):
-        import_weights(source, tmp_path / "a.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"epoch": 1}, "neither a state dict nor a module"),
-        ([1, 2], "neither a state dict nor a module"),
-        ({"state_dict": {}}, r"0 tensors without decoder\.blocks\.0"),
-        (nn.Linear(2, 3), r"2 tensors without decoder\.blocks\.0"),
-    ],
-)
-def test_file_of_other_content_is_refused(content: Any, message: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(ModelError, match=message):
-        import_weights(tmp_path / "a.pth", tmp_path / "a.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_truncated_checkpoint_is_refused(share: float, tmp_path: Path) -> None:
-    source = save_checkpoint(tmp_path / "a.pth")
-    data = source.read_bytes()
-    source.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ModelError, match=r"expected a whole file that torch\.save wrote"):
-        import_weights(source, tmp_path / "a.safetensors")
-
-
-@pytest.mark.parametrize("name", ["none.pth", "."])
-def test_absent_file_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="expected a checkpoint of the winner, got"):
-        import_weights(tmp_path / name, tmp_path / "a.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("out", "message"),
-    [("a.pth", r"expected a new file \*\.safetensors"), ("b.safetensors", "got one that exists")],
-)
-def test_wrong_or_taken_name_is_refused(out: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "b.safetensors").write_text("mine")
-    with pytest.raises(ModelError, match=message):
-        import_weights(tmp_path / "none.pth", tmp_path / out)
-    assert (tmp_path / "b.safetensors").read_text() == "mine"
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-def test_failed_write_leaves_nothing(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = save_checkpoint(tmp_path / "a.pth")
-
-    def fail(self: Path, _: bytes) -> int:
-        self.touch()
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    # A full disk is the scripts' to report; see test_scripts.
-    with pytest.raises(OSError if number == errno.ENOSPC else ModelError):
-        import_weights(source, tmp_path / "out.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
 def test_imported_model_is_predicted_from_by_the_stage(shared_folder: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from golden import DECODER_CHANNELS, golden_images, golden_shapes, golden_weight
 from tiny_training import build_tiny_model, one_thread  # noqa: F401
 from torch import Tensor, nn
 
-from biomassters.model.biomass_model import Network
+from biomassters.model.execution import autocast
 from biomassters.model.fusing import FusedConvolution, fuse_model
-from biomassters.model.precision import autocast
+from biomassters.model.network import Network
 
 CPU = torch.device("cpu")
 # A norm is folded into bfloat16 weights before they are rounded, not after: not the same rounding.

@@ -1,12 +1,12 @@
 import math
 import tarfile
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from example_statistics import describe_bands
 from rasterio.io import MemoryFile
 from torch import Tensor
 
@@ -14,22 +14,6 @@ from biomassters.errors import ModelError
 from biomassters.model.normalisation import BandNormalisation, fill_absent_months
 from biomassters.store.chips import Chip
 from biomassters.store.cleaning import clean_chip
-
-
-@dataclass
-class Statistics:
-    """The winner's minima and maxima; all else is made up."""
-
-    minimum: tuple[float, ...] = (-25.0, -62.0, -25.0, -60.0) + (0.0,) * 11
-    maximum: tuple[float, ...] = (
-        *(29.0, 28.0, 30.0, 22.0),
-        *(19616.0, 18400.0, 17536.0, 17097.0, 16928.0, 16768.0, 16593.0, 16492.0),
-        *(15401.0, 15226.0, 255.0),
-    )
-    mean: tuple[float, ...] | None = (-11.0, -17.0, -11.0, -17.0) + (1500.0,) * 10 + (12.0,)
-    standard_deviation: tuple[float, ...] | None = (4.0,) * 4 + (500.0,) * 10 + (24.0,)
-    p1: tuple[float, ...] | None = (-20.0, -30.0, -20.0, -30.0) + (100.0,) * 10 + (0.0,)
-    p99: tuple[float, ...] | None = (-4.0, -10.0, -4.0, -10.0) + (8100.0,) * 10 + (100.0,)
 
 
 def make_chip() -> tuple[Tensor, Tensor, Tensor]:
@@ -48,7 +32,7 @@ def make_chip() -> tuple[Tensor, Tensor, Tensor]:
     ],
 )
 def test_each_normalisation_by_hand(name: str, vv: float, b2: float, clp: float) -> None:
-    images = BandNormalisation.from_statistics(name, Statistics())(*make_chip())
+    images = BandNormalisation.from_statistics(name, describe_bands())(*make_chip())
     assert images.dtype == torch.float32
     assert images.shape == (1, 12, 15, 2, 2)
     got = images[0, 6, [0, 4, 14], 1, 1].tolist()
@@ -61,11 +45,11 @@ def test_nodata_and_absent_months_are_zero(name: str) -> None:
     s1[0, 3, 2:] = -32768  # the descending orbit of a month
     s1[0, 5, 0, 1, 1] = -32768
     s2_present[0, 7] = False
-    images = BandNormalisation.from_statistics(name, Statistics())(s1, s2, s2_present)
+    images = BandNormalisation.from_statistics(name, describe_bands())(s1, s2, s2_present)
     assert (images[0, 3, 2:4] == 0).all()
     assert images[0, 5, 0, 1, 1] == 0
     assert (images[0, 7, 4:] == 0).all()
-    complete = BandNormalisation.from_statistics(name, Statistics())(*make_chip())
+    complete = BandNormalisation.from_statistics(name, describe_bands())(*make_chip())
     kept = images != 0
     assert torch.equal(images[kept], complete[kept])
     assert (images[0, 7, :4] == complete[0, 7, :4]).all()
@@ -73,7 +57,7 @@ def test_nodata_and_absent_months_are_zero(name: str) -> None:
 
 def test_absent_month_is_zero_whatever_its_pixels_hold() -> None:
     s1, s2, s2_present = make_chip()
-    images = BandNormalisation.from_statistics("zscore", Statistics())(s1, s2, ~s2_present)
+    images = BandNormalisation.from_statistics("zscore", describe_bands())(s1, s2, ~s2_present)
     assert (images[:, :, 4:] == 0).all()
 
 
@@ -81,7 +65,7 @@ def test_missing_cloud_probability_spares_the_reflectance() -> None:
     s1, s2, s2_present = make_chip()
     clouds = s2.to(torch.int32)
     clouds[0, 2, 10, 0, 0] = 255
-    images = BandNormalisation.from_statistics("zscore", Statistics())(
+    images = BandNormalisation.from_statistics("zscore", describe_bands())(
         s1, clouds.to(torch.uint16), s2_present
     )
     assert images[0, 2, 14, 0, 0] == 0
@@ -93,7 +77,7 @@ def test_pixel_without_cloud_probability_and_reflectance_is_zero() -> None:
     pixels = s2.to(torch.int32)
     pixels[0, 2, :, 0, 0] = torch.tensor([0] * 10 + [255])
     pixels[0, 2, :, 1, 1] = 0  # dark, and measured
-    images = BandNormalisation.from_statistics("zscore", Statistics())(
+    images = BandNormalisation.from_statistics("zscore", describe_bands())(
         s1, pixels.to(torch.uint16), s2_present
     )
     assert (images[0, 2, 4:, 0, 0] == 0).all()
@@ -103,12 +87,12 @@ def test_pixel_without_cloud_probability_and_reflectance_is_zero() -> None:
 def test_values_beyond_the_range_are_not_clipped() -> None:
     s1, s2, s2_present = make_chip()
     s1[0, 0, 0] = -3040
-    images = BandNormalisation.from_statistics("minmax", Statistics())(s1, s2, s2_present)
+    images = BandNormalisation.from_statistics("minmax", describe_bands())(s1, s2, s2_present)
     assert images[0, 0, 0, 0, 0].item() == pytest.approx(-5.4 / 54)
 
 
 def test_band_without_spread_becomes_zero() -> None:
-    statistics = replace(Statistics(), maximum=(-25.0, *Statistics.maximum[1:]))
+    statistics = describe_bands(maximum=(-25.0, *describe_bands().maximum[1:]))
     images = BandNormalisation.from_statistics("minmax", statistics)(*make_chip())
     assert (images[:, :, 0] == 0).all()
     assert (images[:, :, 1] != 0).all()
@@ -117,12 +101,12 @@ def test_band_without_spread_becomes_zero() -> None:
 @pytest.mark.parametrize(("name", "field"), [("zscore", "mean"), ("percentile", "p99")])
 def test_unknown_statistic_is_refused(name: str, field: str) -> None:
     with pytest.raises(ModelError, match=rf"expected the {field} of 15 bands .* got 0"):
-        BandNormalisation.from_statistics(name, replace(Statistics(), **{field: None}))
+        BandNormalisation.from_statistics(name, describe_bands(**{field: None}))
 
 
 def test_statistic_of_too_few_bands_is_refused() -> None:
     with pytest.raises(ModelError, match=r"expected the mean of 15 bands .* got 11"):
-        BandNormalisation.from_statistics("zscore", replace(Statistics(), mean=(1.0,) * 11))
+        BandNormalisation.from_statistics("zscore", describe_bands(mean=(1.0,) * 11))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +132,7 @@ def test_chip_without_any_s2_stays_without() -> None:
     s1, s2, present = make_chip()
     filled, has_images = fill_absent_months(s2, torch.zeros_like(present))
     assert not has_images.any()
-    images = BandNormalisation.from_statistics("zscore", Statistics())(s1, filled, has_images)
+    images = BandNormalisation.from_statistics("zscore", describe_bands())(s1, filled, has_images)
     assert (images[:, :, 4:] == 0).all()
 
 
@@ -182,7 +166,7 @@ def test_real_chip_is_normalised_as_the_winner_does(
     real_chip: tuple[Tensor, Tensor, Tensor], shared_folder: Path
 ) -> None:
     golden = np.load(shared_folder / "golden" / "normalised_288afc34.npz")
-    images = BandNormalisation.from_statistics("minmax", Statistics())(*real_chip)[0].numpy()
+    images = BandNormalisation.from_statistics("minmax", describe_bands())(*real_chip)[0].numpy()
     got = images[tuple(golden["index"].T)]
     np.testing.assert_allclose(got, golden["value"], rtol=0, atol=1e-4)
     means = images.mean(axis=(2, 3), dtype=np.float64)
@@ -200,7 +184,7 @@ def test_cleaning_as_the_winner_does_leaves_his_normalised_chip_as_it_is(
     s1, s2, present = (tensor[0].numpy() for tensor in real_chip)
     chip = clean_chip(Chip("288afc34", s1, s2, present, None), "winner")
     arrays = (torch.from_numpy(array)[None] for array in (chip.s1, chip.s2, present))
-    images = BandNormalisation.from_statistics("minmax", Statistics())(*arrays)[0].numpy()
+    images = BandNormalisation.from_statistics("minmax", describe_bands())(*arrays)[0].numpy()
     got = images[tuple(golden["index"].T)]
     np.testing.assert_allclose(got, golden["value"], rtol=0, atol=1e-4)
     means = images.mean(axis=(2, 3), dtype=np.float64)

@@ -1,15 +1,11 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
+from example_statistics import describe_target
 
 from biomassters.errors import ModelError
 from biomassters.model.target_scaling import fit_output, scale_target, unscale_prediction
-
-STATISTICS = SimpleNamespace(
-    mean=60.0, standard_deviation=70.0, percentiles={"2": 0.0, "50": 36.0, "98": 256.0}
-)
 
 
 @pytest.mark.parametrize(
@@ -22,24 +18,25 @@ STATISTICS = SimpleNamespace(
     ],
 )
 def test_new_model_starts_near_the_data(name: str, scale: float, offset: float) -> None:
-    assert fit_output(name, STATISTICS) == pytest.approx((scale, offset))
+    statistics = describe_target(mean=60.0, standard_deviation=70.0)
+    assert fit_output(name, statistics) == pytest.approx((scale, offset))
 
 
 def test_scale_of_a_normal_distribution_is_its_standard_deviation() -> None:
     quantiles = torch.distributions.Normal(10.0, 2.0).icdf(torch.tensor([0.02, 0.5, 0.98]))
     percentiles = dict(zip(("2", "50", "98"), quantiles.square().tolist(), strict=True))
-    scale, offset = fit_output("sqrt", SimpleNamespace(percentiles=percentiles))
+    scale, offset = fit_output("sqrt", describe_target(percentiles=percentiles))
     assert (scale, offset) == pytest.approx((2, 10), rel=1e-3)
 
 
 def test_target_without_spread_has_scale_one() -> None:
-    alike = SimpleNamespace(percentiles={"2": 9.0, "50": 9.0, "98": 9.0})
+    alike = describe_target(percentiles={"2": 9.0, "50": 9.0, "98": 9.0})
     assert fit_output("sqrt", alike) == (1, 3)
 
 
 def test_unknown_percentile_is_refused() -> None:
     with pytest.raises(ModelError, match=r"expected the percentile 98 .* got 2, 50, at model"):
-        fit_output("log", SimpleNamespace(percentiles={"2": 0.0, "50": 1.0}))
+        fit_output("log", describe_target(percentiles={"2": 0.0, "50": 1.0}))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("log", math.log(50)), ("sqrt", 7), ("none", 49)])

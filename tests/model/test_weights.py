@@ -1,9 +1,10 @@
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from example_models import build
+from example_statistics import describe_chips
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from stage_scripts import read_script
@@ -16,6 +17,7 @@ from biomassters.model.weights import (
     CLEANING_KEY,
     HEADER_KEY,
     decode_architecture,
+    encode_architecture,
     load_model,
     read_packages,
     save_weights,
@@ -38,12 +40,8 @@ SETTINGS = ModelParams(
 @pytest.fixture(scope="module")
 def model() -> BiomassModel:
     torch.manual_seed(0)
-    statistics = SimpleNamespace(
-        normalisation=SimpleNamespace(
-            mean=tuple(map(float, range(15))), standard_deviation=(4.0,) * 15
-        ),
-        target=SimpleNamespace(mean=63.0, standard_deviation=71.0),
-    )
+    mean = tuple(map(float, range(15)))
+    statistics = describe_chips(mean=mean, standard_deviation=(4.0,) * 15)
     return BiomassModel.build(SETTINGS, statistics).eval()
 
 
@@ -239,3 +237,36 @@ def test_unsound_architecture_in_the_header_names_the_file(
     save_file(tensors, path, header)
     with pytest.raises(ModelError, match=r"expected an architecture .* at .*model\.safetensors"):
         load_model(path)
+
+
+def test_architecture_survives_json() -> None:
+    for changes in ({}, {"month_aggregation": "max", "missing_months": "mask"}):
+        architecture = build(**changes).architecture
+        assert decode_architecture(encode_architecture(architecture)) == architecture
+
+
+def test_architecture_of_an_older_file_is_as_the_winners() -> None:
+    new = {"month_aggregation", "month_encoding", "missing_months"}
+    fields = json.loads(encode_architecture(build().architecture))
+    old = json.dumps({name: value for name, value in fields.items() if name not in new})
+    assert decode_architecture(old) == build().architecture
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"backbone": "resnet18"}',
+        '{"backbone": "resnet18", "decoder_channels": [8, 8], "normalisation": "minmax",'
+        ' "target_scaling": "none"}',
+        '{"backbone": "resnet18", "decoder_channels": [8, 8, 8, 8, 8], "normalisation": "other",'
+        ' "target_scaling": "none"}',
+        '{"backbone": "resnet18", "decoder_channels": [8, 8, 8, 8, 8], "normalisation": "minmax",'
+        ' "target_scaling": "none", "missing_months": "guess"}',
+    ],
+)
+def test_unsound_architecture_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="expected an architecture"):
+        decode_architecture(text)

@@ -18,7 +18,7 @@ from workspace import Workspace
 
 EPOCHS = 4
 PATIENCE_S = 120
-CHUNK = "chips/train.zarr/s2/c/0/0/0/0/0"
+CHUNK = "chips/train.zarr/s2/c.0.0.0.0.0"
 
 
 def edit_params(folder: Path) -> str:

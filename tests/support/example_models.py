@@ -1,8 +1,7 @@
 """A small model of the winner's kind, with all its parts, and inputs for it."""
 
-from types import SimpleNamespace
-
 import torch
+from example_statistics import describe_chips
 from golden import DECODER_CHANNELS
 from torch import Tensor
 
@@ -19,14 +18,7 @@ SETTINGS = ModelParams(
     month_encoding="none",
     missing_months="zero",
 )
-STATISTICS = SimpleNamespace(
-    normalisation=SimpleNamespace(minimum=(-60.0,) * 4 + (0.0,) * 11, maximum=(3e4,) * 15),
-    target=SimpleNamespace(
-        mean=63.0,
-        standard_deviation=71.0,
-        percentiles={"2": 0.0, "50": 36.0, "98": 256.0},
-    ),
-)
+STATISTICS = describe_chips(minimum=(-60.0,) * 4 + (0.0,) * 11, maximum=(3e4,) * 15)
 
 
 def build(seed: int = 0, **changes: object) -> BiomassModel:

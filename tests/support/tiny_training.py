@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from example_chips import simulate_record
+from example_statistics import describe_chips
 from torch import nn
 
 from biomassters.model.biomass_model import BiomassModel
@@ -34,14 +34,9 @@ MODEL = ModelParams(
     month_encoding="none",
     missing_months="zero",
 )
-STATISTICS = SimpleNamespace(
-    normalisation=SimpleNamespace(
-        mean=(-12.0, -18.0, -13.0, -19.0, *[2000.0] * 10, 13.0),
-        standard_deviation=(4.0, 5.0, 4.0, 5.0, *[2500.0] * 10, 25.0),
-    ),
-    target=SimpleNamespace(
-        mean=63.0, standard_deviation=71.0, percentiles={"2": 0.0, "50": 40.0, "98": 250.0}
-    ),
+STATISTICS = describe_chips(
+    mean=(-12.0, -18.0, -13.0, -19.0, *[2000.0] * 10, 13.0),
+    standard_deviation=(4.0, 5.0, 4.0, 5.0, *[2500.0] * 10, 25.0),
 )
 NO_AUGMENTATION = AugmentationParams(
     symmetries=False,

@@ -1,13 +1,18 @@
-import json
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_trainers import (
+    PoisonedStore,
+    fit,
+    make_recipe,
+    make_trainer,
+    no_workers_nor_repository,  # noqa: F401
+    read_curve,
+)
 from tiny_training import (
-    AUGMENTATION,
     IDS,
     NO_AUGMENTATION,
     build_tiny_model,
@@ -15,118 +20,20 @@ from tiny_training import (
     one_thread,  # noqa: F401
     optimise,
     pack_chips,
-    run_phase,
 )
 
 from biomassters.batches.order import EpochOrder, StoreOrder
 from biomassters.batches.reading import open_batches
-from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.store.chips import Chip, ChipArrays, ChipStore
+from biomassters.store.chips import ChipStore
 from biomassters.training import engine
 from biomassters.training.augmentation import augment
-from biomassters.training.checkpoint import Checkpoints
-from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.losses import chip_losses
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import BestWeights
-from biomassters.training.validation import score_chips
-
-Validate = Callable[[BiomassModel], Mapping[str, float]]
-
-
-class InterruptionError(Exception):
-    """What stops a training here."""
-
-
-class FailingCheckpoints(Checkpoints):
-    """Fails at the checkpoint after an epoch."""
-
-    def __init__(self, folder: Path, epoch: int) -> None:
-        super().__init__(folder)
-        self.epoch = epoch
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Save, or fail."""
-        if state["epoch"] == self.epoch:
-            raise InterruptionError
-        super().save(state)
-
-
-class PoisonedStore(ChipStore):
-    """Once `poisoned` is set, that chip has a target of minus infinity, or of another value."""
-
-    poisoned: int | None = None
-    poison: float = -math.inf
-
-    def read_chip(self, index: int, into: ChipArrays | None = None) -> Chip:
-        """Read a chip, perhaps a poisoned one."""
-        chip = super().read_chip(index, into)
-        if index == self.poisoned and chip.agbm is not None:
-            chip.agbm.fill(self.poison)
-        return chip
-
-
-@pytest.fixture(autouse=True)
-def no_workers_nor_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
     return pack_chips(tmp_path_factory.mktemp("chips"), *IDS)
-
-
-def make_recipe(
-    *, lr: float = 1e-3, phase: Mapping[str, Any] | None = None, **changes: Any
-) -> Recipe:
-    defaults = {
-        "schedule": Schedule(lr=lr, phase=run_phase(**(phase or {}))),
-        "seed": 5,
-        "optimisation": optimise(),
-        "augmentation": AUGMENTATION,
-    }
-    return Recipe(**{**defaults, **changes})
-
-
-def make_trainer(
-    store: ChipStore,
-    recipe: Recipe,
-    *,
-    model: BiomassModel | None = None,
-    indices: tuple[int, ...] = (0, 1, 2, 3),
-    validate: Validate | None = None,
-) -> Trainer:
-    return Trainer(
-        model=model or build_tiny_model(),
-        store=store,
-        indices=list(indices),
-        recipe=recipe,
-        keeper=BestWeights("validation/chip_rmse"),
-        validate=validate,
-    )
-
-
-def fit(trainer: Trainer, folder: Path) -> BiomassModel:
-    folder.mkdir(exist_ok=True)
-    trainer.fit(Checkpoints(folder), folder / "curves")
-    return trainer.model
-
-
-def read_curves(folder: Path) -> dict[str, str]:
-    """Return the curve files, without what depends on the clock."""
-    paths = sorted((folder / "curves").rglob("*.tsv"))
-    files = {str(path.relative_to(folder)): path.read_text() for path in paths}
-    summary = json.loads((folder / "curves/metrics.json").read_text())
-    del summary["train"]["chips_per_second"]
-    kept = {name: text for name, text in files.items() if "chips_per_second" not in name}
-    return {**kept, "metrics.json": json.dumps(summary)}
-
-
-def read_curve(folder: Path, name: str) -> dict[int, float]:
-    rows = (folder / "curves/plots/metrics" / f"{name}.tsv").read_text().splitlines()[1:]
-    return {int(step): float(value) for step, value in (row.split("\t") for row in rows)}
 
 
 @pytest.mark.parametrize(("clip_norm", "clipped"), [(1e-3, True), (1e9, False)])
@@ -351,146 +258,3 @@ def test_half_precision_trains_on_the_cpu(store: ChipStore, tmp_path: Path, prec
     exact, rounded = (read_curve(tmp_path / name, "train/loss")[0] for name in ("fp32", precision))
     assert rounded == pytest.approx(exact, rel=0.05)
     assert rounded != exact
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(
-    store: ChipStore, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIOMASSTERS_WORKERS", "0")
-        patch.chdir(folder)
-        model = fit(make_validated_trainer(store), folder)
-    return list_bytes(model), read_curves(folder)
-
-
-def make_validated_trainer(store: ChipStore, interrupted_epoch: int = -1) -> Trainer:
-    """Train two chips in two steps an epoch and score the others; perhaps fail when scoring."""
-    held_out = open_batches(store, StoreOrder([2, 3], 2))
-
-    def validate(model: BiomassModel) -> dict[str, float]:
-        if trainer.order.epoch == interrupted_epoch:
-            raise InterruptionError
-        scores = score_chips(model, held_out, store.chip_ids, {"tta": (0, 4)}, precision="fp32")
-        return {"validation/chip_rmse": scores["tta"]["chip_rmse"]}
-
-    recipe = make_recipe(optimisation=optimise(batch_size=1))
-    trainer = make_trainer(store, recipe, indices=(0, 1), validate=validate)
-    return trainer
-
-
-def test_training_twice_gives_the_same_bytes(
-    store: ChipStore, tmp_path: Path, uninterrupted: tuple[dict[str, bytes], dict[str, str]]
-) -> None:
-    model = fit(make_validated_trainer(store), tmp_path)
-    assert (list_bytes(model), read_curves(tmp_path)) == uninterrupted
-
-
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_training_interrupted_in_an_epoch_ends_with_the_same_bytes(
-    store: ChipStore,
-    tmp_path: Path,
-    uninterrupted: tuple[dict[str, bytes], dict[str, str]],
-    epoch: int,
-) -> None:
-    with pytest.raises(InterruptionError):
-        fit(make_validated_trainer(store, interrupted_epoch=epoch), tmp_path)
-    model = fit(make_validated_trainer(store), tmp_path)
-    assert (list_bytes(model), read_curves(tmp_path)) == uninterrupted
-
-
-@pytest.fixture(scope="module")
-def everything(store: ChipStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("everything")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BIOMASSTERS_WORKERS", "0")
-        patch.chdir(folder)
-        return list_bytes(fit(make_trainer_of_everything(store), folder))
-
-
-def make_trainer_of_everything(store: ChipStore, interrupted_epoch: int = -1) -> Trainer:
-    def validate(_: BiomassModel) -> dict[str, float]:
-        if trainer.order.epoch == interrupted_epoch:
-            raise InterruptionError
-        return {"validation/chip_rmse": 5.0 - trainer.order.epoch}
-
-    phase = {"epochs": 3, "warmup_epochs": 1, "frozen_encoder_epochs": 1, "plain_epochs": 1}
-    optimisation = optimise(batch_size=2, micro_batch_size=1, ema_decay=0.9)
-    recipe = make_recipe(phase=phase, optimisation=optimisation)
-    trainer = make_trainer(store, recipe, validate=validate)
-    return trainer
-
-
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_training_with_everything_on_that_is_interrupted_ends_with_the_same_bytes(
-    store: ChipStore, tmp_path: Path, everything: dict[str, bytes], epoch: int
-) -> None:
-    with pytest.raises(InterruptionError):
-        fit(make_trainer_of_everything(store, interrupted_epoch=epoch), tmp_path)
-    assert list_bytes(fit(make_trainer_of_everything(store), tmp_path)) == everything
-
-
-def test_finished_training_with_everything_on_is_handed_over_again(
-    store: ChipStore, tmp_path: Path, everything: dict[str, bytes]
-) -> None:
-    for _ in range(2):
-        assert list_bytes(fit(make_trainer_of_everything(store), tmp_path)) == everything
-
-
-@pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_epoch_recorded_but_not_saved_is_recorded_once(
-    store: ChipStore,
-    tmp_path: Path,
-    uninterrupted: tuple[dict[str, bytes], dict[str, str]],
-    epoch: int,
-) -> None:
-    with pytest.raises(InterruptionError):
-        make_validated_trainer(store).fit(FailingCheckpoints(tmp_path, epoch), tmp_path / "curves")
-    model = fit(make_validated_trainer(store), tmp_path)
-    assert (list_bytes(model), read_curves(tmp_path)) == uninterrupted
-
-
-def test_finished_training_is_handed_over_again_with_what_was_kept(
-    store: ChipStore, tmp_path: Path, uninterrupted: tuple[dict[str, bytes], dict[str, str]]
-) -> None:
-    first, second = make_validated_trainer(store), make_validated_trainer(store)
-    fit(first, tmp_path)
-    assert list_bytes(fit(second, tmp_path)) == uninterrupted[0]
-    assert read_curves(tmp_path) == uninterrupted[1]
-    kept = first.keeper.weights
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in second.keeper.weights.items())
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_loss_that_is_not_finite_names_epoch_step_and_chip(
-    store: ChipStore, tmp_path: Path, step: int
-) -> None:
-    poisoned = PoisonedStore.open(store.path)
-    recipe = make_recipe(phase={"epochs": 2})
-    order = EpochOrder([0, 1, 2, 3], batch_size=2, micro_batch_size=2, seed=recipe.seed)
-    order.epoch = 1
-    batch = list(order)[step]
-
-    def validate(_: BiomassModel) -> dict[str, float]:
-        poisoned.poisoned = batch[0]
-        return {}
-
-    chip = IDS[batch[0]]
-    with pytest.raises(TrainingError, match=f"got inf at epoch 1, step {step}, chips {chip};"):
-        fit(make_trainer(poisoned, recipe, validate=validate), tmp_path)
-    state = Checkpoints(tmp_path).load()
-    assert state is not None
-    assert state["epoch"] == 0
-    assert all(tensor.isfinite().all() for tensor in state["model"].values())
-    poisoned.poisoned = None
-    resumed = fit(make_trainer(poisoned, recipe, validate=lambda _: {}), tmp_path)
-    whole = fit(make_trainer(store, recipe), tmp_path / "whole")
-    assert list_bytes(resumed) == list_bytes(whole)
-
-
-def test_weights_that_the_last_step_spoils_are_not_saved(store: ChipStore, tmp_path: Path) -> None:
-    recipe = make_recipe(lr=1e39, phase={"epochs": 2}, optimisation=optimise(batch_size=4))
-    with pytest.raises(TrainingError, match=r"expected finite weights, .* after epoch 0; lower lr"):
-        fit(make_trainer(store, recipe), tmp_path)
-    assert Checkpoints(tmp_path).load() is None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_trainers import InterruptionError, PoisonedStore
 from tiny_training import (
     AUGMENTATION,
     build_tiny_model,
@@ -23,11 +24,11 @@ from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.store.chips import Chip, ChipArrays, ChipStore
+from biomassters.store.chips import ChipStore
 from biomassters.training.checkpoint import Checkpoints
 from biomassters.training.engine import Recipe, Trainer
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import AverageWeights, BestWeights
+from biomassters.training.kept_weights import AverageWeights, BestWeights
+from biomassters.training.optimisation import Schedule
 from biomassters.training.validation import score_chips
 
 IDS = tuple(f"5eed000{number}" for number in range(1, 8))
@@ -37,23 +38,6 @@ EVERYTHING = {"epochs": 3, "warmup_epochs": 1, "frozen_encoder_epochs": 1, "plai
 MICRO_BATCH_SIZES = {"own micro-batches": 2, "shared micro-batch": 4}
 STAGES = ("train", "finetune")
 METRIC = "validation/chip_rmse"
-
-
-class InterruptionError(Exception):
-    """What stops a training here."""
-
-
-class PoisonedStore(ChipStore):
-    """One chip has a target of minus infinity."""
-
-    poisoned: int
-
-    def read_chip(self, index: int, into: ChipArrays | None = None) -> Chip:
-        """Read a chip, perhaps the poisoned one."""
-        chip = super().read_chip(index, into)
-        if index == self.poisoned and chip.agbm is not None:
-            chip.agbm.fill(-float("inf"))
-        return chip
 
 
 class Training:

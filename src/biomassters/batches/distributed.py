@@ -1,7 +1,10 @@
 """The processes that work on one stage together: who they are, and how they talk.
 
 A process learns its place from the environment that torchrun sets. One alone is the ordinary case,
-for which everything here does nothing. Knows nothing of models, and of how processes are started.
+for which everything here does nothing. How they are started is in `processes.launching`.
+
+Not torch's functions as they are, each of which has a catch: with one process there is no group to
+call them in, `barrier` takes a GPU, and `all_gather` wants its room made beforehand.
 """
 
 import os

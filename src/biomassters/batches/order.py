@@ -4,6 +4,14 @@ A *step* of the optimizer sees `batch_size` chips, whatever the number of proces
 micro-batches of `micro_batch_size` chips: a micro-batch is what one forward pass sees, and what
 batch normalisation averages over. Processes share a step's micro-batches; where there are more
 processes than these, they share the chips of each.
+
+A step of 8 chips in micro-batches of 4, `abcd` and `efgh`, is shared so:
+
+    1 process     rank 0: abcd, then efgh
+    2 processes   rank 0: abcd    rank 1: efgh
+    4 processes   rank 0: ab      rank 1: cd      rank 2: ef      rank 3: gh
+
+Of 4 processes, ranks 0 and 1 are the *sharers* of the first micro-batch, each with a *part* of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,9 +71,13 @@ class EpochOrder(Sampler[list[int]]):
         self.epoch = 0
         self.batch_size = min(batch_size, len(indices))
         self.steps = len(indices) // self.batch_size
+        # Of all processes; rounded up for the only step of a few chips that is not full.
         self._n_micro_batches = -(-self.batch_size // micro_batch_size)
+        # One of the two numbers is a multiple of the other, so that one of these is 1: either
+        # processes share a micro-batch, or a process has several.
         self.sharers = max(1, size // self._n_micro_batches)
         self.micro_batches_per_step = max(1, self._n_micro_batches // size)
+        # Sharers are consecutive ranks, most likely of one machine: they talk at every batch norm.
         self.first_micro_batch = rank * self.micro_batches_per_step // self.sharers
         self.part = rank % self.sharers
 
@@ -73,6 +85,7 @@ class EpochOrder(Sampler[list[int]]):
         return self.steps * self.micro_batches_per_step
 
     def __iter__(self) -> Iterator[list[int]]:
+        # All processes draw the same order, and each takes its own part: none has to be told.
         random = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
         order = random.permutation(self.indices)
         mine = slice(self.first_micro_batch, self.first_micro_batch + self.micro_batches_per_step)

@@ -88,6 +88,7 @@ class Batches:
         threads = ThreadPoolExecutor(self.n_threads, "read-chips")
         try:
             for indices in self._order:
+                # The batch is there before its chips: each thread decompresses one into its row.
                 batch = self._make_room(len(indices))
                 chips = [
                     threads.submit(self._read_chip, index, batch, row)
@@ -119,9 +120,11 @@ class Batches:
         return torch.from_numpy(np.empty(shape, dtype))  # numpy's lies in large pages
 
     def _read_chip(self, index: int, batch: Batch, row: int) -> None:
+        # Views of the batch's memory, which the store decompresses into; no copy, unless a chip is
+        # cleaned, and then only of what the cleaning changed.
         s1, s2, target = (tensor.numpy()[row] for tensor in (batch.s1, batch.s2, batch.target))
         chip = self._store.read_chip(index, (s1, s2, target))
-        if chip.s1 is not s1:  # cleaned
+        if chip.s1 is not s1:
             s1[...] = chip.s1
         if chip.s2 is not s2:
             s2[...] = chip.s2
@@ -169,6 +172,8 @@ def _hand_over(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> 
     """Let the stream that computes wait for a copy, and own its memory."""
     computing = torch.cuda.current_stream(device)
     computing.wait_event(copied)
+    # Else a batch that is no longer referred to would make room for the next copy at once, though
+    # the GPU may still compute on it.
     for tensor in (batch.s1, batch.s2, batch.target):
         tensor.record_stream(computing)
     return batch

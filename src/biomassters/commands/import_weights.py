@@ -1,4 +1,4 @@
-"""The winner's published checkpoints, turned into weights files of this project.
+"""The winner's published weights, turned into weights files of this project.
 
 Knows the two kinds of file that his training writes: `model_last.pth` and `model_best.pth` hold a
 dictionary with a state dict, `modelo_best.pth` a whole pickled module. Neither is ever unpickled.
@@ -19,8 +19,9 @@ from torch import Tensor
 from biomassters.commands.inert_pickle import Placeholder
 from biomassters.commands.torch_archive import StoredTensor, TorchArchive
 from biomassters.errors import ModelError
-from biomassters.model.biomass_model import BiomassModel, Network
+from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
+from biomassters.model.network import Network
 from biomassters.model.weights import CLEANING_KEY, save_weights
 from biomassters.params.sections import ModelParams
 from biomassters.statistics.figures import Statistics, TargetFigures, publish_normalisation
@@ -56,7 +57,7 @@ PUBLISHED: Final = Statistics(
 
 @dataclass(frozen=True, kw_only=True)
 class FoundWeights:
-    """What a checkpoint holds.
+    """What a file of published weights holds.
 
     Attributes:
         kind: `checkpoint` (a state dict among other things) or `module` (pickled whole).
@@ -72,18 +73,18 @@ class FoundWeights:
 
 
 def import_weights(source: Path, out: Path, backbone: str | None = None) -> str:
-    """Turn a checkpoint of the winner into a weights file.
+    """Turn published weights of the winner into a weights file.
 
     Args:
         source: `model_last.pth`, `model_best.pth` or `modelo_best.pth`; nothing in it is executed.
         out: A new file, written whole or not at all.
-        backbone: The timm encoder; None: the one that the checkpoint names or that alone fits.
+        backbone: The timm encoder; None: the one that the file names or that alone fits.
 
     Returns:
         What was done, for people.
 
     Raises:
-        ModelError: `source` is no such checkpoint, or damaged, or its backbone is not known;
+        ModelError: `source` is no such file, or damaged, or its backbone is not known;
             `out` cannot be written.
     """
     _check_out(out)
@@ -114,7 +115,7 @@ def import_weights(source: Path, out: Path, backbone: str | None = None) -> str:
 
 
 def find_weights(content: Any, source: Path) -> FoundWeights:
-    """Find the weights in what a checkpoint holds.
+    """Find the weights in what a file holds.
 
     Args:
         content: As `TorchArchive.read_content` returns it.
@@ -219,7 +220,7 @@ def _read_decoder_channels(tensors: Mapping[str, StoredTensor], source: Path) ->
 
 
 def _find_backbone(found: FoundWeights, source: Path) -> str:
-    """Return the backbone that a checkpoint names, as timm calls it today, or that alone fits.
+    """Return the backbone that a file names, as timm calls it today, or that alone fits.
 
     Shapes alone do not tell those apart that pad or normalise differently, such as
     tf_efficientnetv2_s and efficientnetv2_s: of several that fit, none is chosen.

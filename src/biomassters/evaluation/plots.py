@@ -1,6 +1,6 @@
 """Pictures of chips, predictions and errors, as matplotlib figures.
 
-Knows how to draw; knows neither stores nor output paths.
+They are drawn from arrays, and nothing here reads or writes a file.
 """
 
 from collections.abc import Mapping, Sequence

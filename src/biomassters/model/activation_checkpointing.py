@@ -2,6 +2,9 @@
 
 Changes no result: what is computed again sees the same inputs and random numbers, and leaves the
 running statistics of batch normalisation as the first time made them.
+
+Not timm's `set_grad_checkpointing`, which knows neither our decoder nor our attention, and whose
+second computation updates running statistics again. (Nothing here is a checkpoint of a training.)
 """
 
 from collections.abc import Iterable, Iterator

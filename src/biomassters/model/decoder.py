@@ -1,7 +1,5 @@
 """The U-Net decoder: five blocks that double the resolution, with scSE attention.
 
-Knows feature levels; knows nothing of months or encoders.
-
 Source: the winner's decoder, which is that of segmentation-models-pytorch without a centre block;
 the names of its parameters are kept. scSE: Roy et al. 2018, arXiv:1808.08127.
 """

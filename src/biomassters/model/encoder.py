@@ -1,6 +1,6 @@
 """The image encoder: any timm backbone with five feature levels, on the 15 bands of a month.
 
-Knows timm; knows nothing of months, attention or decoders.
+Months are images like any others to it: what makes them a year is `month_aggregation`.
 """
 
 import difflib

@@ -22,7 +22,7 @@ from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from biomassters.model.precision import DTYPES
+from biomassters.model.execution import DTYPES
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -123,6 +123,12 @@ def _can_fuse(dtype: torch.dtype) -> bool:
 
 
 def _fuse_children(module: nn.Module, dtype: torch.dtype) -> None:
+    """Fuse each convolution with the norm behind it, and with the activation behind that, in place.
+
+    What was fused leaves an Identity behind, so that who calls the children by name still can. Of
+    timm's norms, `BatchNormAct2d`, the activation is a part; the decoder's is the third child.
+    """
+    # Overlapping triples; the last norm may be the last child, so that one more is put behind it.
     children = [*module.named_children(), ("", nn.Identity())]
     for (name, first), (name_of_norm, norm), (name_of_third, third) in zip(
         children, children[1:], children[2:], strict=False
@@ -130,7 +136,7 @@ def _fuse_children(module: nn.Module, dtype: torch.dtype) -> None:
         if not (isinstance(first, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
             continue
         if type(first) not in (nn.Conv2d, Conv2dSame):
-            continue
+            continue  # a subclass may do more than convolve
         if isinstance(norm, BatchNormAct2d):
             activation, name_of_activation = norm.act, name_of_norm
         else:
@@ -138,7 +144,7 @@ def _fuse_children(module: nn.Module, dtype: torch.dtype) -> None:
         fused = FusedConvolution(first, norm, ACTIVATIONS.get(type(activation)), dtype)
         setattr(module, name, fused)
         setattr(module, name_of_norm, nn.Identity())
-        if fused.activation is None:
+        if fused.activation is None:  # it cannot be fused, or is none: it stays, in its own place
             setattr(module, name_of_activation, activation)
         elif name_of_activation:
             setattr(module, name_of_activation, nn.Identity())

@@ -1,6 +1,11 @@
 """Which months of which chips the model looks at; all others are never encoded.
 
-Knows masks; knows nothing of what a month shows.
+Months that are kept lie one behind the other, as if they were the images of a batch of M. Of two
+chips with three months, of which the second of the first chip is ignored, M = 5:
+
+    (B, T)     chip 0: a . c      chip 1: d e f
+    positions  0 2 3 4 5          pick:   a c d e f
+    spread     chip 0: a fill c   chip 1: d e f
 """
 
 from typing import NamedTuple
@@ -33,6 +38,7 @@ class KeptMonths(NamedTuple):
         No two values meet, so that it is deterministic, as is its gradient.
         """
         if self.positions is not None:
+            # (B * T, ...), as the positions count
             everywhere = values.new_full((self.n_chips * self.n_months, *values.shape[1:]), fill)
             values = everywhere.index_copy(0, self.positions, values)
         return values.view(self.n_chips, self.n_months, *values.shape[1:])
@@ -55,7 +61,7 @@ def find_kept_months(ignored: Tensor | None, shape: torch.Size, device: torch.de
     if ignored is not None:
         ignored = ignored.cpu()
         kept = (~ignored | ignored.all(dim=1, keepdim=True)).flatten()
-        if not kept.all():
+        if not kept.all():  # else None: a view in place of a copy of all images
             positions = kept.nonzero().squeeze(1).to(device, non_blocking=True)
     return KeptMonths(n_chips, n_months, positions)
 

@@ -1,7 +1,4 @@
-"""From the months of a feature level to one image: their attention, mean or maximum.
-
-Knows features and which months they are of; knows nothing of encoders, levels or images.
-"""
+"""From the months of a feature level to one image: their attention, mean or maximum."""
 
 from typing import Any
 
@@ -60,9 +57,10 @@ class MonthAttention(nn.Module):
         # (M, C, H, W) -> (M, H, W, C): a view, and contiguous where C is the fastest axis.
         pixels = features.permute(0, 2, 3, 1)
         if self.month_encoding is not None:
-            encoding = kept.pick(self.month_encoding.expand(kept.n_chips, -1, -1))
+            encoding = kept.pick(self.month_encoding.expand(kept.n_chips, -1, -1))  # (M, C)
             pixels = pixels + encoding[:, None, None].to(pixels.dtype)
-        scores = self.attn(pixels).squeeze(-1).float()
+        scores = self.attn(pixels).squeeze(-1).float()  # (M, H, W)
+        # The lowest number: as good as minus infinity, of which a softmax may make NaN.
         return kept.spread(scores, torch.finfo(scores.dtype).min).softmax(dim=1)
 
 
@@ -72,7 +70,8 @@ class MonthMean(nn.Module):
     def forward(self, features: Tensor, kept: KeptMonths) -> Tensor:
         """Return the mean over months, (B, C, H, W); see `MonthAttention.forward`."""
         pixels = kept.spread(features.permute(0, 2, 3, 1), 0)  # (B, T, H, W, C)
-        n_kept = kept.spread(features.new_ones(len(features)), 0).sum(dim=1)
+        n_kept = kept.spread(features.new_ones(len(features)), 0).sum(dim=1)  # (B,)
+        # (B, H, W, C) -> (B, C, H, W)
         return (pixels.sum(dim=1) / n_kept[:, None, None, None]).permute(0, 3, 1, 2)
 
 
@@ -97,6 +96,7 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, features: Tensor) -> Tensor:
         """Return (B, C, H, W) of weights, (B, T, H, W) float32, and features, (B, T, C, H, W)."""
         ctx.save_for_backward(weights, features)
+        # float32, though the features may be half as wide: twelve roundings would show.
         merged = torch.zeros_like(features[:, 0], dtype=torch.float32)
         for month in range(features.shape[1]):
             merged.addcmul_(weights[:, month, None], features[:, month])
@@ -117,5 +117,6 @@ class _WeightedSum(torch.autograd.Function):
 def _spread_features(features: Tensor, kept: KeptMonths, fill: float) -> Tensor:
     """Return (M, C, H, W) as (B, T, C, H, W), channels last where months have to be filled in."""
     if kept.positions is None:
-        return kept.spread(features, fill)
+        return kept.spread(features, fill)  # a view, in whatever layout
+    # By way of (B, T, H, W, C): what is filled in is then written in the layout of the features.
     return kept.spread(features.permute(0, 2, 3, 1), fill).permute(0, 1, 4, 2, 3)

@@ -1,7 +1,5 @@
 """From stored integers to the model's inputs: scaled bands, with 0 wherever there is no data.
 
-Knows how each kind of normalisation uses the statistics; knows nothing of how these are computed.
-
 Source: the winner's normalised tensor of a real chip, from which it follows that backscatter is not
 clipped, that the cloud probability is divided by 255 as any band is by its maximum, and that nodata
 is 0 after normalisation. That chip has no pixel without a cloud probability (255): to be 0 there is
@@ -9,13 +7,13 @@ this project's choice, in line with all other nodata.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from biomassters.errors import ModelError
 from biomassters.params.sections import NormalisationName
+from biomassters.statistics.figures import Normalisation
 from biomassters.store.bands import (
     BANDS,
     CLP,
@@ -25,17 +23,6 @@ from biomassters.store.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
 )
-
-
-class BandStatistics(Protocol):
-    """Statistics by band, in the order of `bands.BANDS`: dB, DN and percent; None = not known."""
-
-    minimum: tuple[float, ...]
-    maximum: tuple[float, ...]
-    mean: tuple[float, ...] | None
-    standard_deviation: tuple[float, ...] | None
-    p1: tuple[float, ...] | None
-    p99: tuple[float, ...] | None
 
 
 class BandNormalisation(nn.Module):
@@ -56,7 +43,7 @@ class BandNormalisation(nn.Module):
 
     @classmethod
     def from_statistics(
-        cls, name: NormalisationName, statistics: BandStatistics
+        cls, name: NormalisationName, statistics: Normalisation
     ) -> "BandNormalisation":
         """Build a normalisation by name.
 

@@ -1,30 +1,23 @@
 """The space in which the target is learnt: AGBM itself, its logarithm or its square root.
 
-Knows the maps there and back; knows nothing of models and losses.
+The loss is taken there, and a model's output is mapped back to t/ha.
 """
 
 import math
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from biomassters.errors import ModelError
 from biomassters.params.sections import TargetScaling
+from biomassters.statistics.figures import TargetFigures
 
 DEVIATIONS_2_TO_98: Final = 4.1075
 """Standard deviations from the 2nd to the 98th percentile of a normal distribution."""
 
 
-class TargetStatistics(Protocol):
-    """Of the AGBM of the train chips, t/ha."""
-
-    mean: float
-    standard_deviation: float
-    percentiles: dict[str, float]
-
-
-def fit_output(name: TargetScaling, statistics: TargetStatistics) -> tuple[float, float]:
+def fit_output(name: TargetScaling, statistics: TargetFigures) -> tuple[float, float]:
     """Return what the head's output is multiplied by, and what is then added to it.
 
     Thus a new model, whose outputs are about 0 and of the order of 1, starts near the data: with
@@ -74,7 +67,7 @@ def unscale_prediction(name: TargetScaling, prediction: Tensor) -> Tensor:
     return prediction
 
 
-def _need(statistics: TargetStatistics, percentile: str, name: str) -> float:
+def _need(statistics: TargetFigures, percentile: str, name: str) -> float:
     value = statistics.percentiles.get(percentile, math.nan)
     if math.isnan(value):
         raise ModelError(

@@ -1,6 +1,7 @@
 """Weights files: safetensors that hold a whole model, with its architecture in the header.
 
-Knows the format of these files; knows nothing of checkpoints, nor of the winner's own files.
+The checkpoints of a training are of another format (`training.checkpoint`), and so are the winner's
+published weights (`commands.import_weights`).
 """
 
 import json

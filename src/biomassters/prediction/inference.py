@@ -13,8 +13,8 @@ from biomassters.batches import symmetries
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.reading import Batch, Batches, prefetch
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.execution import autocast
 from biomassters.model.fusing import fuse_model
-from biomassters.model.precision import autocast
 
 Prediction = npt.NDArray[np.float32]
 

@@ -2,6 +2,9 @@
 
 Two numbers are called RMSE. `chip_rmse`, the competition's, is the mean over chips of each chip's
 RMSE; `pooled_rmse` is the root of the mean square over all pixels. They differ: name both.
+
+Not scikit-learn's, which want all pixels in memory at once: here a few float64 sums of each chip
+are enough, in one pass, and several processes get the very numbers of one.
 """
 
 from dataclasses import dataclass, field

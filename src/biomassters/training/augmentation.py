@@ -4,6 +4,10 @@ What happens to a chip is drawn on the CPU from (seed, epoch, chip index) alone,
 worker or GPU it comes in, and whichever other changes are switched on. The changes themselves are a
 few operations on the whole batch, and never make the host wait for a GPU.
 
+Not a library's (torchvision, kornia): they draw from one generator in the order of calls, they know
+no target that is missing here and there, and no months; of theirs, only the interpolation would be
+left, which is torch's own `grid_sample`.
+
 Source: the winner's code. He turns by whole degrees, and blanks the months that are lost.
 """
 

@@ -3,6 +3,11 @@
 A micro-batch that several processes share is normalised over all its images (`synchronise`). And
 after each step all processes hold the running statistics that one process would have that ran the
 step's micro-batches in order (`RunningStatistics`).
+
+Not torch's `SyncBatchNorm`: it refuses to train on a CPU, and conversion to it puts other modules
+in the place of those that hooks refer to, without the activation that timm's norms have. On a GPU
+its kernels do the work here too. Nor DDP's `broadcast_buffers`: only the first process's running
+statistics would count, and depend on the number of processes.
 """
 
 from typing import Any, Final
@@ -87,8 +92,9 @@ def synchronise(model: nn.Module, group: dist.ProcessGroup) -> None:
         module.sharers = Sharers(group)  # type: ignore[assignment]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot trace a process group
 def _normalise(norm: _BatchNorm, group: dist.ProcessGroup, images: Tensor) -> Tensor:
+    """Normalise over the images of all processes of a group, and update running statistics."""
     tracked = norm.track_running_stats and norm.running_mean is not None
     if tracked and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
@@ -112,6 +118,7 @@ def _normalise(norm: _BatchNorm, group: dist.ProcessGroup, images: Tensor) -> Te
     )
     if tracked:
         _follow(norm.running_mean, mean, norm.momentum)
+        # Torch normalises by the variance of the batch, and keeps the unbiased estimate.
         _follow(norm.running_var, variance * n_pixels / (n_pixels - 1).clamp(1), norm.momentum)
     return normalised
 
@@ -160,12 +167,15 @@ class _SharedNormalisation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of images, weight and bias, the latter two of the own images."""
+        # With x the standard images and means over all processes' pixels, the gradient of images is
+        # weight * scale * (g - mean(g) - x * mean(g * x)): a shift and a stretch of all images
+        # change nothing, so that nothing of g is left along these two.
         images, weight, mean, scale, n_pixels = ctx.saved_tensors
         standard = (images.to(mean.dtype) - _by_channel(mean)) * _by_channel(scale)
         gradient = gradient.to(mean.dtype)
         of_bias = gradient.sum((0, 2, 3))
         of_weight = (gradient * standard).sum((0, 2, 3))
-        sums = torch.cat([of_bias, of_weight])
+        sums = torch.cat([of_bias, of_weight])  # both sums in one message
         dist.all_reduce(sums, group=ctx.group)
         mean_of_bias, mean_of_weight = (sums / n_pixels).chunk(2)
         of_images = gradient - _by_channel(mean_of_bias) - standard * _by_channel(mean_of_weight)
@@ -220,7 +230,7 @@ class RunningStatistics:
         before = self._before.double()
         kept = self._list_decays().pow(n_micro_local)
         combined = before
-        for after in arrived:
+        for after in arrived:  # after - kept * before is S_j
             combined = kept * combined + (after - kept * before)
         self._write(combined.float())
         for norm in self._norms:

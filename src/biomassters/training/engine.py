@@ -1,6 +1,11 @@
-"""The epoch loop: train, validate, record, checkpoint; killed at any moment, it goes on.
+"""The training loop; killed at any moment, it goes on.
 
-Knows how a step is put together from micro-batches; what processes share is in `replicas`.
+An *epoch* shows every chip once, but for a few that fill no step. A *step* moves the weights once,
+by the gradient of `batch_size` chips. They pass through the model in *micro-batches*, whose
+gradients add up: a micro-batch is what one forward pass sees and batch norm averages over.
+
+`Trainer.fit` is the loop, and what follows it goes one level down at a time. How processes share a
+step is in `replicas`, and which chips each of them gets in `batches.order`.
 """
 
 import logging
@@ -21,20 +26,18 @@ from biomassters.batches.order import EpochOrder
 from biomassters.batches.reading import Batch, open_batches, prefetch
 from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.execution import autocast
 from biomassters.model.kept_months import merge_ignored
-from biomassters.model.precision import autocast
 from biomassters.params.sections import AugmentationParams, OptimisationParams
 from biomassters.store.chips import ChipStore
 from biomassters.training.augmentation import augment
 from biomassters.training.checkpoint import Checkpoints
+from biomassters.training.kept_weights import Keeper, MovingAverage
 from biomassters.training.loss_watch import LossWatch, StepLosses
 from biomassters.training.losses import chip_losses
-from biomassters.training.optimizer import build_optimizer, scale_gradients, set_lr
+from biomassters.training.optimisation import Schedule, build_optimizer, scale_gradients, set_lr
 from biomassters.training.recorder import Recorder
 from biomassters.training.replicas import Replica
-from biomassters.training.schedule import Schedule
-from biomassters.training.selection import Keeper
-from biomassters.training.weight_averages import MovingAverage
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,18 @@ class Trainer:
     On a CPU, the result of a training that was killed and repeated is byte-identical to that of
     one that was not: all that is random is drawn from (seed, epoch, chip), and what a backbone
     drops from (seed, epoch, step, micro-batch).
+
+    Args:
+        model: On the device where it will train; the same in all processes.
+        store: The chips.
+        indices: Positions of the training chips in the store.
+        recipe: How to train.
+        keeper: Sees the model after each epoch; holds what the training hands over.
+        validate: Scores a model by metric, equally in all processes; None = no validation.
+        processes: That train together.
+
+    Raises:
+        ParamsError: They cannot share a batch evenly.
     """
 
     def __init__(
@@ -77,20 +92,6 @@ class Trainer:
         validate: Callable[[BiomassModel], Mapping[str, float]] | None = None,
         processes: Processes = ALONE,
     ) -> None:
-        """Prepare a training.
-
-        Args:
-            model: On the device where it will train; the same in all processes.
-            store: The chips.
-            indices: Positions of the training chips in the store.
-            recipe: How to train.
-            keeper: Sees the model after each epoch; holds what the training hands over.
-            validate: Scores a model by metric, equally in all processes; None = no validation.
-            processes: That train together.
-
-        Raises:
-            ParamsError: They cannot share a batch evenly.
-        """
         self.model = model
         self.recipe = recipe
         self.keeper = keeper
@@ -109,6 +110,7 @@ class Trainer:
         )
         self.batches = open_batches(store, self.order)
         self.optimizer = build_optimizer(model, recipe.schedule.lr, optimisation.weight_decay)
+        # Keeps fp16's small gradients from vanishing; otherwise it passes all through as it is.
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=optimisation.precision == "fp16"
         )
@@ -147,6 +149,8 @@ class Trainer:
                 with self._averaged_weights():
                     values |= self._validate_epoch(epoch)
                     self.keeper.update(epoch, self.model, values)
+                # An epoch is over with its checkpoint, which holds the curves up to here: killed
+                # before, all of it is done again, and the curves do not show it twice.
                 if recorder is not None:
                     recorder.record_epoch(values)
                     checkpoints.save(self._state(epoch) | {"curves": recorder.copy_files()})
@@ -154,11 +158,13 @@ class Trainer:
             self.average.swap()
 
     def _train_epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, float]:
+        """Train on all chips; return what is recorded of it, the loss as its mean over steps."""
         self.order.epoch = epoch
         self._freeze_encoder(epoch)
-        self.model.train()
+        self.model.train()  # the validation before left it in evaluation mode
         started = time.perf_counter()
         watch = LossWatch(self.processes, self.chip_ids, epoch)
+        # One iterator for all steps: the next micro-batches are read while this one is computed.
         batches = iter(prefetch(self.batches, self.device))
         for step in range(self.order.steps):
             lr = self.recipe.schedule.learning_rate(epoch + step / self.order.steps)
@@ -170,11 +176,15 @@ class Trainer:
         seconds = time.perf_counter() - started
         return {
             "train/loss": loss,
-            "train/lr": lr,
+            "train/lr": lr,  # of the last step
             "train/chips_per_second": self.order.steps * self.order.batch_size / seconds,
         }
 
     def _take_step(self, batches: Iterator[Batch], epoch: int, step: int) -> StepLosses:
+        """Add up the gradients of the step's micro-batches, and move the weights by their mean.
+
+        Nothing here asks a GPU for a number, for which the host would have to wait.
+        """
         n_micro_batches = self.order.micro_batches_per_step
         losses: list[Tensor] = []
         indices: list[int] = []
@@ -186,6 +196,8 @@ class Trainer:
             self._seed_dropout(epoch, step, micro_batch)
             with self.replica.accumulate(is_last=micro_batch + 1 == n_micro_batches):
                 of_chips, contributes = self._compute_losses(batch, epoch)
+                # By a constant, for now: the number of chips with a loss, over all micro-batches
+                # and processes, is not known before the last of them; see `_descend`.
                 loss = of_chips.sum() / self.order.batch_size
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             losses.append(of_chips.detach())
@@ -200,7 +212,7 @@ class Trainer:
     def _compute_losses(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Return each chip's loss and whether it has one, (B,) both."""
         optimisation = self.recipe.optimisation
-        images = self.model.normalise(batch.s1, batch.s2, batch.s2_present)
+        images = self.model.normalise(batch.s1, batch.s2, batch.s2_present)  # (B, T, 15, H, W)
         target = batch.target
         ignored = self.model.ignore_months(batch.s2_present)
         if not self.recipe.schedule.is_plain(epoch):
@@ -221,9 +233,10 @@ class Trainer:
 
     def _descend(self, n_chips: Tensor) -> None:
         """Take the optimizer's step by the mean of the losses of chips, `n_chips` in all."""
-        # The gradient is that of Σ losses / batch size, averaged over the processes.
+        # What has added up, averaged over the processes, is the gradient of
+        # Σ losses / (processes * batch size). It shall be that of Σ losses / n_chips.
         n_counted = self.processes.size * self.order.batch_size
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.optimizer)  # what is clipped is the gradient itself
         scale_gradients(
             self.optimizer, n_counted / n_chips.clamp(min=1), self.recipe.optimisation.clip_norm
         )
@@ -233,6 +246,11 @@ class Trainer:
             self.average.update()
 
     def _seed_dropout(self, epoch: int, step: int, micro_batch: int) -> None:
+        """Make what a backbone drops depend on the place of a micro-batch in the training alone.
+
+        Torch's generator, left to itself, would have a state for the checkpoint, on each device,
+        and go on from what this process ran before: another number of processes, other numbers.
+        """
         # Of processes that share a micro-batch, each has a seed of its own.
         place = self.order.first_micro_batch + micro_batch, self.order.part
         entropy = np.random.SeedSequence([self.recipe.seed, epoch, step, *place])
@@ -242,7 +260,7 @@ class Trainer:
         is_frozen = self.recipe.schedule.is_encoder_frozen(epoch)
         if is_frozen != self._is_frozen:
             self.model.freeze_encoder(is_frozen)
-            self.replica.connect()
+            self.replica.connect()  # other parameters have gradients to be added up
             self._is_frozen = is_frozen
 
     def _validate_epoch(self, epoch: int) -> dict[str, float]:
@@ -274,6 +292,11 @@ class Trainer:
         )
 
     def _state(self, epoch: int) -> dict[str, Any]:
+        """Return what the next epoch depends on and cannot compute.
+
+        Not the learning rate, the order of the chips, or whether the encoder is frozen: these are
+        functions of the moment. Nor the state of any random generator: none outlives a micro-batch.
+        """
         return {
             "epoch": epoch,
             "model": self.model.state_dict(),
@@ -284,6 +307,10 @@ class Trainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> int:
+        """Take up what `_state` returned, in all processes alike; return the epoch to go on with.
+
+        The recipe is the one that it was saved with: another has another folder of checkpoints.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -1,7 +1,4 @@
-"""The division of the train chips into folds.
-
-Knows chip ids and mean biomass; knows nothing of pixels.
-"""
+"""The division of the train chips into folds, by their ids and, if asked, their mean biomass."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,10 @@
 """What training minimises: one number a chip, over its valid pixels.
 
-Knows no units: predictions and targets come in the space where the model takes its loss (t/ha, or
-the logarithm or the square root of these).
+They have no units: predictions and targets come in the space where the model takes its loss (t/ha,
+or the logarithm or the square root of these).
+
+Not torch's losses, which average over all pixels of a batch: here each chip counts alike, whatever
+its number of valid pixels. Nor a library's SSIM, which knows no pixels that are not valid.
 """
 
 from collections.abc import Callable

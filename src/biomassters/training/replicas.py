@@ -39,11 +39,17 @@ class Replica:
         self._statistics = RunningStatistics(model)
 
     def connect(self) -> None:
-        """Prepare to add gradients up; again whenever other parameters are to be trained."""
+        """Prepare to add gradients up; again whenever other parameters are to be trained.
+
+        DDP looks once, when it is made, which parameters have gradients.
+        """
         if self.processes.size == 1:
             return
         self._parallel = None
         gc.collect()  # the hooks of the connection before end with it, and it is part of a cycle
+        # Buffers are the running statistics, which `end_step` combines better than by taking the
+        # first process's. All that is trained has a gradient (the decoder's uncalled attention is
+        # frozen), so that DDP need not search each graph for what has none.
         self._parallel = DistributedDataParallel(
             _ScaledPrediction(self.model), broadcast_buffers=False, gradient_as_bucket_view=True
         )
@@ -76,7 +82,7 @@ class Replica:
 
 
 class _ScaledPrediction(nn.Module):
-    """The forward pass that DDP wraps."""
+    """The forward pass that DDP wraps: it knows `forward` alone, and we need `predict_scaled`."""
 
     def __init__(self, model: BiomassModel) -> None:
         super().__init__()
