@@ -38,6 +38,7 @@ from biomassters.dataset.catalogue import read_catalogue
 from biomassters.dataset.files import ChipRecord, target_filename
 from biomassters.model.normalisation import BandNormalisation
 from biomassters.packing.assembly import pack_split
+from biomassters.processes.counts import count_cores
 from biomassters.sources.folder_source import FolderSource
 from biomassters.statistics.figures import (
     PUBLISHED_MAXIMUM,
@@ -253,7 +254,7 @@ def count_cpu_seconds() -> float:
 
 def describe_machine() -> str:
     """Return what times must be read with."""
-    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    cores, load = count_cores(), os.getloadavg()[0]
     return (
         f"{cores} cores of {platform.machine()}, load {load:.1f},"
         f" torch {torch.__version__}, rasterio {rasterio.__version__}"

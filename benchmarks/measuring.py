@@ -3,7 +3,6 @@
 import argparse
 import copy
 import json
-import os
 import platform
 import resource
 import statistics
@@ -32,6 +31,7 @@ from biomassters.params.sections import (
     Section,
     TrainParams,
 )
+from biomassters.processes.counts import count_cores
 from biomassters.processes.environment import Environment
 from biomassters.statistics.figures import Normalisation, Statistics, TargetFigures
 from biomassters.store.bands import BANDS, N_BANDS, N_MONTHS
@@ -261,7 +261,7 @@ def describe_machine(options: argparse.Namespace) -> dict[str, str]:
         hardware = f"{torch.get_num_threads()} threads of {platform.machine()} ({capability})"
     return {
         "hardware": hardware,
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(count_cores()),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": commit or "unknown",

@@ -6,8 +6,10 @@ from biomassters.processes.environment import Environment
 
 
 def count_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Return the cores that this process may use; on macOS, which does not tell, all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def count_workers(default: int) -> int:

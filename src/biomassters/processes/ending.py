@@ -1,28 +1,28 @@
 """How a script ends: on an error in one line, and with the DVC or torchrun that started it.
 
 Without the latter, a killed `dvc repro` leaves its trainer alive, and the next one starts another.
-The kernel's own signal (PR_SET_PDEATHSIG) tells of the parent only, which may be a shell: DVC runs
+A kernel's own signal, where it has one, tells of the parent only, which may be a shell: DVC runs
 `$SHELL -c COMMAND`, and dash, unlike bash, stays between DVC and the command.
 """
 
 import errno
 import logging
 import os
-import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable
 from typing import Final
+
+import psutil
 
 from biomassters.errors import BiomasstersError
 from biomassters.processes.environment import warn_of_unknown_variables
 
-DVC_VARIABLE: Final = b"DVC_ROOT="
+DVC_VARIABLE: Final = "DVC_ROOT"
 """DVC sets it for the commands that it runs, and so not for itself."""
-FARTHEST: Final = 32
-"""Ancestors to look at, at most."""
+LOOK_EVERY_S: Final = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -52,59 +52,60 @@ def end_with_dvc() -> None:
 
     Does nothing where DVC did not start it.
     """
-    if "DVC_ROOT" in os.environ:
-        _end_with(list(_list_ancestors_to_dvc()))
+    if DVC_VARIABLE in os.environ:
+        _end_with(_list_ancestors_to_dvc())
 
 
 def end_with_parent() -> None:
     """End this process when its parent ends."""
-    _end_with([os.getppid()])
+    _end_with(_list_ancestors()[:1])
 
 
-def _list_ancestors_to_dvc() -> Iterator[int]:
-    """Yield the parent, its parent ... up to the first that DVC did not start: DVC itself."""
-    pid = os.getppid()
-    for _ in range(FARTHEST):
-        if pid == 0:
-            return
-        yield pid
-        if not _is_started_by_dvc(pid):
-            return
-        pid = _parent_of(pid)
+def _list_ancestors_to_dvc() -> list[psutil.Process]:
+    """Return the parent, its parent ... up to the first that DVC did not start: DVC itself."""
+    ancestors = _list_ancestors()
+    for position, ancestor in enumerate(ancestors, start=1):
+        if not _is_started_by_dvc(ancestor):
+            return ancestors[:position]
+    return ancestors
 
 
-def _is_started_by_dvc(pid: int) -> bool:
+def _list_ancestors() -> list[psutil.Process]:
     try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # another user's, or it has just ended
+        ancestors: list[psutil.Process] = psutil.Process().parents()
+    except psutil.Error as error:
+        log.warning("cannot watch parents (%s): should DVC be killed, end this by hand", error)
+        return []
+    return ancestors
+
+
+def _is_started_by_dvc(process: psutil.Process) -> bool:
+    try:
+        return DVC_VARIABLE in process.environ()
+    except psutil.Error:  # another user's, or it has just ended
         return False
-    return any(variable.startswith(DVC_VARIABLE) for variable in variables)
 
 
-def _parent_of(pid: int) -> int:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    # pid (name) state parent ...: the name may hold brackets and spaces of its own.
-    return int(status.rpartition(")")[2].split()[1])
+def _end_with(processes: list[psutil.Process]) -> None:
+    if processes:
+        threading.Thread(target=_wait_and_end, args=(processes,), daemon=True).start()
 
 
-def _end_with(pids: list[int]) -> None:
-    poll = select.poll()
-    try:
-        for pid in pids:
-            poll.register(os.pidfd_open(pid), select.POLLIN)
-    except ProcessLookupError:
-        os.kill(os.getpid(), signal.SIGKILL)
-    except OSError as error:
-        log.warning("cannot watch %s (%s): should DVC be killed, end this by hand", pids, error)
-        return
-    threading.Thread(target=_wait_and_end, args=(poll,), daemon=True).start()
-
-
-def _wait_and_end(poll: "select.poll") -> None:
+def _wait_and_end(processes: list[psutil.Process]) -> None:
+    # Looking again and again is what all systems can do. psutil's own waiting goes on until a dead
+    # process is reaped, which its parent may never do.
+    while not any(map(_has_ended, processes)):
+        time.sleep(LOOK_EVERY_S)
     # SIGKILL, since a rank that waits for another in C++ heeds no Python handler; what this
     # project writes is whole or not there at all.
-    poll.poll()
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        # Its number may be another's by now, of which `is_running` knows.
+        return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:  # another user's
+        return False

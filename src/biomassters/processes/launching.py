@@ -9,14 +9,15 @@ The environment decides, since the number of processes changes no result:
 Knows torchrun; knows nothing of what the processes do.
 """
 
-import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -25,7 +26,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not list it
 
 from biomassters.errors import BiomasstersError
-from biomassters.processes.counts import count_processes
+from biomassters.processes.counts import count_cores, count_processes
 from biomassters.processes.ending import end_with_dvc
 from biomassters.processes.environment import LAUNCH_VARIABLE, Environment
 
@@ -33,8 +34,6 @@ FAILURE_KEY: Final = "biomassters/failures"
 GRACE_S: Final = 10
 """How long a failed process may take to end before it is ended."""
 LOST_PEER_SIGNS: Final = ("gloo", "nccl", "connection closed", "connection reset")
-PR_SET_PDEATHSIG: Final = 1
-"""Source: linux/prctl.h."""
 
 
 def launch(main: Callable[[], None]) -> None:
@@ -61,9 +60,10 @@ def _run_torchrun(n_processes: int) -> None:
     """Start the processes on this machine, and wait: this process becomes torchrun's agent."""
     end_with_dvc()
     logging.disable(logging.ERROR)  # torchrun's, which says what we say, at length
-    threads = max(1, len(os.sched_getaffinity(0)) // n_processes)
+    threads = max(1, count_cores() // n_processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a machine need not know its own name
+    # A machine need not know its own name.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", _find_loopback())
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
@@ -81,6 +81,11 @@ def _run_torchrun(n_processes: int) -> None:
         sys.exit(1)  # it told why
 
 
+def _find_loopback() -> str:
+    """Return `lo`, as Linux has it, or `lo0`, as macOS does."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "lo")
+
+
 def _run_command(command: Sequence[str]) -> None:
     """Start the processes by a user's command, and wait."""
     end_with_dvc()
@@ -89,27 +94,35 @@ def _run_command(command: Sequence[str]) -> None:
         key: value for key, value in os.environ.items() if key.upper() != LAUNCH_VARIABLE
     }
     environment.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's
-    libc = ctypes.CDLL(None)
-
-    def end_with_this_process() -> None:
-        # srun and torchrun take it as the wish to end all that they started, on all machines.
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
     try:
-        process = subprocess.Popen(  # noqa: S603  # the user's own command
-            [*command, *sys.argv],
-            env=environment,
-            preexec_fn=end_with_this_process,
-        )
+        process = subprocess.Popen([*command, *sys.argv], env=environment)  # noqa: S603  # the user's
     except OSError as error:
         raise BiomasstersError(
             f"expected a command, got {command[0]!r}, which cannot be started"
             f" ({error.strerror}), at the environment variable {LAUNCH_VARIABLE}; mend or unset it"
         ) from error
-    code = _wait_for(process)
+    with _ended_with_this_process(process):
+        code = _wait_for(process)
     if code < 0:
         raise _killed(command[0], -code)
     sys.exit(code)
+
+
+@contextmanager
+def _ended_with_this_process(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Let a shell end a process should this one be killed, which closes the pipe to that shell."""
+    # srun and torchrun take SIGTERM as the wish to end all that they started, on all machines.
+    watcher = subprocess.Popen(  # noqa: S603  # ours
+        ["/bin/sh", "-c", 'read line; kill -TERM "$0"', str(process.pid)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is not for it: the command may take it and go on
+    )
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.communicate()
 
 
 def _wait_for(process: "subprocess.Popen[bytes]") -> int:

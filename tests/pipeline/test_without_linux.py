@@ -1,0 +1,67 @@
+"""The whole pipeline where Python lacks what Linux alone has: what of macOS can be tested here."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from locked import is_free_within
+from workspace import Workspace, make_tiny_workspace
+
+PATIENCE_S = 60
+STAND_IN = Path(__file__).parents[1] / "support/without_linux"
+LINUX_CALLS = """
+import ctypes, os
+from pathlib import Path
+for owner, name in ((os, "pidfd_open"), (os, "sched_getaffinity"), (ctypes.CDLL(None), "prctl")):
+    assert not hasattr(owner, name), name
+Path("/proc/self/stat").read_bytes()
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = make_tiny_workspace(tmp_path_factory.mktemp("without_linux"), n_train=3, n_test=1)
+    workspace.set_params({"train.epochs": 1, "finetune.epochs": 1, "optimisation.compile": True})
+    return workspace
+
+
+def without_linux(workspace: Workspace, **more: str) -> dict[str, str]:
+    path = os.pathsep.join((str(STAND_IN), str(workspace.folder / "src")))
+    return {"PYTHONPATH": path, "BIOMASSTERS_ACTIVATION_CHECKPOINTING": "1", **more}
+
+
+def test_linux_calls_are_absent(workspace: Workspace) -> None:
+    script = workspace.folder / "src/biomassters/linux_calls.py"
+    script.write_text(LINUX_CALLS)
+    command = (sys.executable, "-P", str(script))
+    result = workspace.run(*command, check=False, **without_linux(workspace))
+    script.unlink()
+    assert "FileNotFoundError: [Errno 2] No such file or directory: '/proc/self/" in result.stderr
+
+
+def test_pipeline_runs(workspace: Workspace) -> None:
+    result = workspace.run("dvc", "repro", **without_linux(workspace))
+    assert (workspace.folder / "metrics/evaluation.json").exists()
+    # In train and in finetune, which alone hold activations for a gradient.
+    assert result.stderr.count("going on without torch.compile") == 2
+
+
+@pytest.mark.parametrize(("shell", "processes"), [("/bin/bash", 1), ("/bin/sh", 2)])
+def test_killed_dvc_takes_its_trainer_along(
+    workspace: Workspace, shell: str, processes: int
+) -> None:
+    workspace.set_params({"train.epochs": 100_000, "seed": processes})  # never ends by itself
+    variables = without_linux(workspace, SHELL=shell, BIOMASSTERS_PROCESSES=str(processes))
+    changes = [f"{name}={value}" for name, value in variables.items()]
+    before = set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
+    with workspace.start("env", *changes, "dvc", "repro", "train@0") as dvc:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (new := set(workspace.folder.glob("work/train-0-*/checkpoint.pt")) - before):
+            assert dvc.poll() is None, "the training ended without a checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        dvc.kill()
+    [checkpoint] = new
+    assert is_free_within(PATIENCE_S, checkpoint.parent)
