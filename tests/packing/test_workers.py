@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from example_chips import LoggedSource, SpoiledSource, hash_folder, read_log
-from locked import is_free_within
+from locked import is_free
+from waiting import PATIENCE_S, happens
 
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.dataset.files import ChipRecord
@@ -107,6 +108,16 @@ class EagerSource(FolderSource):
                     yield from super().fetch_chips([chip])
 
 
+class TogetherSource(LoggedSource):
+    """Yields nothing before two processes have started."""
+
+    def fetch_chips(self, chips):
+        """Yield the chips in the order given."""
+        self.write("started here")
+        assert happens(lambda: len(read_log(self.log, "started")) == 2)
+        yield from super().fetch_chips(chips)
+
+
 class CountingSource(FolderSource):
     """Notes how many threads its process has."""
 
@@ -126,7 +137,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(dataset: Dataset, tmp_path
 
 
 def test_each_chip_is_fetched_once_by_one_of_the_workers(dataset: Dataset, tmp_path: Path) -> None:
-    source = LoggedSource(FolderSource(dataset.folder), tmp_path / "log", 0.01)
+    source = TogetherSource(FolderSource(dataset.folder), tmp_path / "log")
     pack(dataset.chips, tmp_path, source)
     assert sorted(read_log(source.log, "fetched")) == [chip.chip_id for chip in dataset.chips]
     assert hash_folder(tmp_path / "train.zarr") == dataset.store_hash
@@ -212,10 +223,10 @@ from biomassters.packing.assembly import pack_split
 
 # A test run in the background may have been told to ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-chips, folder, n_workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+chips, folder, n_workers, most = Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])
 pack_split(
     read_catalogue(chips).chips("train"),
-    LoggedSource(FolderSource(chips), folder / "log", 0.06),
+    LoggedSource(FolderSource(chips), folder / "log", 0.06, most),
     folder / "train.zarr",
     folder / "scratch",
     chip_size=32,
@@ -224,10 +235,13 @@ pack_split(
 """
 
 
-def start_packing(dataset: Dataset, folder: Path, n_workers: int) -> "subprocess.Popen[str]":
-    """Pack in a process that leads a session of its own."""
+def start_packing(
+    dataset: Dataset, folder: Path, n_workers: int, most: int
+) -> "subprocess.Popen[str]":
+    """Pack in a process that leads a session of its own, until `most` chips were fetched."""
+    numbers = (str(n_workers), str(most))
     return subprocess.Popen(
-        [sys.executable, "-c", PACKS_SLOWLY, str(dataset.folder), str(folder), str(n_workers)],
+        [sys.executable, "-c", PACKS_SLOWLY, str(dataset.folder), str(folder), *numbers],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,
@@ -236,8 +250,8 @@ def start_packing(dataset: Dataset, folder: Path, n_workers: int) -> "subprocess
 
 
 def wait_for_lines(log: Path, n_lines: int, process: "subprocess.Popen[str]") -> None:
-    while process.poll() is None and len(read_log(log, "fetched")) < n_lines:
-        time.sleep(0.002)
+    is_there = lambda: len(read_log(log, "fetched")) >= n_lines  # noqa: E731
+    assert happens(lambda: process.poll() is not None or is_there(), 0.002)
 
 
 def list_session(leader: int) -> list[int]:
@@ -253,13 +267,8 @@ def list_session(leader: int) -> list[int]:
     return found
 
 
-def ends_within(seconds: float, leader: int) -> bool:
-    deadline = time.monotonic() + seconds
-    while list_session(leader):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+def session_ends(leader: int) -> bool:
+    return happens(lambda: not list_session(leader))
 
 
 @pytest.mark.parametrize(("n_workers", "n_kills"), [(0, 6), (2, 7)])
@@ -270,15 +279,15 @@ def test_killed_at_random_moments_only_chips_in_flight_are_fetched_again(
     random = np.random.default_rng(n_workers)
     log = tmp_path / "log"
     for kill in range(n_kills):
-        with start_packing(dataset, tmp_path, n_workers) as process:
-            goal = len(read_log(log, "fetched")) + int(random.integers(1, 5))
+        goal = len(read_log(log, "fetched")) + int(random.integers(1, 5))
+        with start_packing(dataset, tmp_path, n_workers, goal + 1) as process:
             wait_for_lines(log, goal, process)
             time.sleep(random.uniform(0, 0.03))
             assert process.poll() is None
             end = os.killpg if kill % 2 else os.kill
             end(process.pid, signal.SIGKILL)
-        assert ends_within(10, process.pid)
-        assert is_free_within(1, tmp_path / "scratch")
+        assert session_ends(process.pid)
+        assert happens(lambda: is_free(tmp_path / "scratch"))
     report = pack(dataset.chips, tmp_path, LoggedSource(FolderSource(dataset.folder), log))
     assert report.resumed > 0
     fetched, staged = read_log(log, "fetched"), read_log(log, "staged")
@@ -288,13 +297,13 @@ def test_killed_at_random_moments_only_chips_in_flight_are_fetched_again(
 
 
 def test_interrupt_from_the_keyboard_ends_all_processes(dataset: Dataset, tmp_path: Path) -> None:
-    with start_packing(dataset, tmp_path, 2) as process:
+    with start_packing(dataset, tmp_path, 2, 5) as process:
         wait_for_lines(tmp_path / "log", 4, process)
         os.killpg(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGINT
     assert stderr.count("Traceback") == 1
     assert stderr.rstrip().endswith("KeyboardInterrupt")
-    assert ends_within(5, process.pid)
+    assert session_ends(process.pid)
     assert not list((tmp_path / "scratch").glob("incomplete*"))
-    assert is_free_within(1, tmp_path / "scratch")
+    assert happens(lambda: is_free(tmp_path / "scratch"))

@@ -1,16 +1,17 @@
 """Two folds that train at the same time in one checkout, each on a device of its own."""
 
+import os
 import shutil
-import time
+import signal
 from pathlib import Path
 
 import pytest
 from forked_scripts import run_script
 from together import make_environment
+from waiting import PATIENCE_S, happens
 from workspace import Workspace, make_tiny_workspace
 
 FOLDS = (0, 1)
-PATIENCE_S = 180
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,18 @@ def train_side_by_side(workspace: Workspace) -> None:
         changes = [f"{key}={value}" for key, value in choose_device().items()]
         dvc = ("dvc", "--wait-for-lock", "repro", "-s", f"train@{fold}")
         started.append(workspace.start("env", *changes, *dvc))
-    deadline = time.monotonic() + PATIENCE_S
-    at_once = False
-    while any(process.poll() is None for process in started):
-        assert time.monotonic() < deadline
-        at_once |= len(list_running_scripts(workspace.folder)) == len(FOLDS)
-        time.sleep(0.05)
-    assert [process.wait() for process in started] == [0, 0]
+    seen: set[int] = set()
+
+    def are_at_once() -> bool:
+        for pid in list_running_scripts(workspace.folder) - seen:
+            os.kill(pid, signal.SIGSTOP)  # so that it does not end before the other has come
+            seen.add(pid)
+        return len(seen) == len(FOLDS) or any(dvc.poll() is not None for dvc in started)
+
+    at_once = happens(are_at_once) and len(seen) == len(FOLDS)
+    for pid in seen:
+        os.kill(pid, signal.SIGCONT)
+    assert [dvc.wait(PATIENCE_S) for dvc in started] == [0, 0]
     assert at_once, "one waited for the other"
 
 
@@ -44,8 +50,8 @@ def choose_device() -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
-def list_running_scripts(folder: Path) -> set[str]:
-    """Return the command lines of the processes that train a fold in a checkout."""
+def list_running_scripts(folder: Path) -> set[int]:
+    """Return the processes that train a fold in a checkout."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -54,7 +60,7 @@ def list_running_scripts(folder: Path) -> set[str]:
         except OSError:
             continue
         if here and "src/train.py" in command[1:2]:
-            found.add(" ".join(command))
+            found.add(int(process.name))
     return found
 
 

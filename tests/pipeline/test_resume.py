@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked_scripts import fork_script, list_children
-from locked import is_free_within
+from locked import is_free
+from waiting import PATIENCE_S, happens
 from workspace import Workspace, make_tiny_workspace
 
 KILLS = {1: 7, 2: 3}
 """Of each stage, by the number of processes."""
-EPOCHS = {1: 16, 2: 8}
+EPOCHS = {1: 20, 2: 10}
 """Of each stage: more than are trained between the kills."""
 STAGES = {"train": ("src/train.py", "0"), "finetune": ("src/finetune.py",)}
-PATIENCE_S = 90
 STDERR = Path("work/stderr.txt")
 
 EVERYTHING = {
@@ -79,10 +79,7 @@ def wait_until(
     condition: Callable[[], bool], process: ForkServerProcess, workspace: Workspace
 ) -> None:
     """Wait while the process runs."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition() and process.is_alive():
-        assert time.monotonic() < deadline, f"no progress: {read_errors(workspace)}"
-        time.sleep(0.002)
+    assert happens(lambda: condition() or not process.is_alive(), 0.002), read_errors(workspace)
 
 
 def list_scratch(workspace: Workspace, stage: str) -> list[Path]:
@@ -201,7 +198,7 @@ def kill_at_random(
         os.kill(int(random.choice([script.pid, *ranks])), signal.SIGKILL)
         script.join(PATIENCE_S)
         assert script.exitcode != 0
-    assert is_free_within(5.0, scratch)
+    assert happens(lambda: is_free(scratch))
 
 
 def test_changed_lr_starts_anew(prepared: Workspace, tmp_path: Path) -> None:

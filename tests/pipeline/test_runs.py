@@ -6,7 +6,6 @@ All tests share one run in a tiny workspace; each puts it back as it was.
 import csv
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from locked import is_free
 from reruns import ALL, FINGERPRINT, list_stages_run
+from waiting import happens
 from workspace import Workspace
 
 from biomassters.simulator.official_files import write_catalogue
@@ -90,8 +91,12 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
     assert "test: 1 chips fetched, 0 taken from an unfinished run, 2 unchanged" in result.stdout
 
 
+def list_checkpoints(workspace: Workspace) -> set[Path]:
+    return set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
+
+
 @pytest.mark.parametrize(
-    ("shell", "processes", "epochs"), [("/bin/bash", 1, 9), ("/bin/sh", 2, 10)]
+    ("shell", "processes", "epochs"), [("/bin/bash", 1, 16), ("/bin/sh", 2, 12)]
 )
 def test_killed_dvc_takes_its_trainer_along_and_the_next_repro_goes_on(
     workspace: Workspace, shell: str, processes: int, epochs: int
@@ -100,13 +105,13 @@ def test_killed_dvc_takes_its_trainer_along_and_the_next_repro_goes_on(
     workspace.set_params({"train.epochs": epochs})
     environment = {"SHELL": shell, "BIOMASSTERS_PROCESSES": str(processes)}
     changes = [f"{key}={value}" for key, value in environment.items()]
-    before = set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
+    before = list_checkpoints(workspace)
     with workspace.start("env", *changes, "dvc", "repro", "train@0") as dvc:
-        while set(workspace.folder.glob("work/train-0-*/checkpoint.pt")) == before:
-            assert dvc.poll() is None, "the training ended without a checkpoint"
-            time.sleep(0.02)
+        assert happens(lambda: list_checkpoints(workspace) - before or dvc.poll() is not None)
+        assert dvc.poll() is None, "the training ended"
         dvc.kill()
-    # Were the trainer still alive, this one would be refused.
+    [checkpoint] = list_checkpoints(workspace) - before
+    assert happens(lambda: is_free(checkpoint.parent)), "the trainer is still alive"
     result = workspace.run("dvc", "repro", "train@0", **environment)
     assert re.search(rf"going on after epoch \d+ of {epochs}", result.stderr)
     curve = workspace.folder / "metrics/train/0/plots/metrics/train/loss.tsv"

@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from forked_scripts import run_script
-from together import PATIENCE_S, make_environment
+from together import make_environment
+from waiting import PATIENCE_S, happens
 
 from repository_copy import ROOT
 
@@ -22,14 +22,17 @@ import torch
 from biomassters.batches.distributed import join_processes
 from biomassters.processes.ending import run_script
 from biomassters.errors import ParamsError
-from biomassters.processes.launching import launch
+from biomassters.processes import launching
 
+launching.GRACE_S = 600  # nothing may end for having waited long enough
 
 def main():
     task = sys.argv[1]
     if task == "params":
         raise ParamsError("expected this, got that")
     with join_processes() as processes:
+        if task == "wait":
+            Path(f"rank-{processes.rank}").write_text(str(os.getpid()))
         if task == "report":
             ranks = processes.gather((processes.rank, torch.get_num_threads()))
             if processes.is_first:
@@ -40,11 +43,10 @@ def main():
             raise ZeroDivisionError("our own mistake")
         while task in ("wait", "one fails", "bug"):
             if task == "wait":
-                Path(f"rank-{processes.rank}").write_text(str(os.getpid()))
                 time.sleep(0.05)
             processes.wait()
 
-run_script(lambda: launch(main))
+run_script(lambda: launching.launch(main))
 """
 SOURCES = ROOT / "src"
 TORCHRUN = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=2"
@@ -129,36 +131,33 @@ def waiting(script: Path, **environment: str) -> Iterator["subprocess.Popen[str]
         text=True,
     )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not all((script.parent / f"rank-{rank}").exists() for rank in range(2)):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        assert happens(lambda: have_started(script) or process.poll() is not None)
+        assert process.poll() is None
         yield process
     finally:
         process.kill()
         process.communicate()
 
 
+def have_started(script: Path) -> bool:
+    files = [script.parent / f"rank-{rank}" for rank in range(2)]
+    return all(file.exists() and file.read_text() for file in files)
+
+
 def list_ranks(script: Path) -> list[int]:
     return [int((script.parent / f"rank-{rank}").read_text()) for rank in range(2)]
 
 
-def all_end_within(seconds: float, pids: list[int]) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
+def all_end(pids: list[int]) -> bool:
+    return happens(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 def test_killed_rank_ends_all_in_one_line(script: Path) -> None:
     with waiting(script, BIOMASSTERS_PROCESSES="2") as process:
         ranks = list_ranks(script)
         os.kill(ranks[1], signal.SIGKILL)
-        assert process.wait(8) == 1
-        assert all_end_within(1, ranks)
+        assert process.wait(PATIENCE_S) == 1
+        assert all_end(ranks)
         assert process.stderr is not None
         stderr = process.stderr.read()
     assert stderr.startswith(
@@ -176,8 +175,8 @@ def test_killed_rank_ends_all_in_one_line(script: Path) -> None:
 def test_ended_launcher_ends_all(script: Path, environment: dict[str, str], number: int) -> None:
     with waiting(script, **environment) as process:
         process.send_signal(number)
-        assert process.wait(8) != 0
-        assert all_end_within(8, list_ranks(script))
+        assert process.wait(PATIENCE_S) != 0
+        assert all_end(list_ranks(script))
 
 
 def test_command_that_is_none_is_one_line(script: Path) -> None:

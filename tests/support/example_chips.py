@@ -118,12 +118,15 @@ class SpoiledSource:
 
 
 class LoggedSource:
-    """Slow; writes into a file when it has fetched a chip, and when that chip is staged."""
+    """Slow; writes into a file when it has fetched a chip, and when that chip is staged.
+
+    Once that file tells of `most` fetched chips, it waits to be killed: that never comes too late.
+    """
 
     kind = "folder"
 
-    def __init__(self, source, log: Path, pause_s: float = 0.0) -> None:
-        self.source, self.log, self.pause_s = source, log, pause_s
+    def __init__(self, source, log: Path, pause_s: float = 0.0, most: int | None = None) -> None:
+        self.source, self.log, self.pause_s, self.most = source, log, pause_s, most
 
     def prepare(self, chips: Sequence[ChipRecord]) -> None:
         """Note which process prepares, and how many chips."""
@@ -134,6 +137,8 @@ class LoggedSource:
         """Yield the chips in the other source's order."""
         for fetched in self.source.fetch_chips(chips):
             time.sleep(self.pause_s)
+            while self.most is not None and len(read_log(self.log, "fetched")) >= self.most:
+                time.sleep(0.01)
             self.write(f"fetched {fetched.chip.chip_id}")
             yield fetched
             self.write(f"staged {fetched.chip.chip_id}")

@@ -13,10 +13,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from waiting import PATIENCE_S
+
 LIBRARIES = ["pytest", "timm", "dvclive.live", "rasterio", "torch.distributed.run"]
 """And nothing of this project, which belongs to the workspace."""
-
-PATIENCE_S = 180
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(LIBRARIES)

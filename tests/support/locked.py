@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,12 @@ from biomassters.errors import BusyError
 from biomassters.processes.scratch import hold_folder
 
 HOLD = """
-import importlib, sys, time
+import importlib, sys
 from pathlib import Path
 module, function, folder = sys.argv[1:]
 with getattr(importlib.import_module(module), function)(Path(folder)):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -30,6 +29,7 @@ def start_holder(
     """Start a child, perhaps by a launcher, and return when it holds `folder` by `hold`."""
     child = subprocess.Popen(
         [*launcher, sys.executable, "-c", HOLD, *hold.rsplit(".", 1), str(folder)],
+        stdin=subprocess.PIPE,  # which ends with the test, at the latest
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
@@ -47,13 +47,10 @@ def held_by_another_process(folder: Path) -> Iterator[None]:
         child.kill()
 
 
-def is_free_within(seconds: float, folder: Path) -> bool:
-    """Whether no process holds a folder any more."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            with hold_folder(folder):
-                return True
-        except BusyError:
-            time.sleep(0.02)
-    return False
+def is_free(folder: Path) -> bool:
+    """Whether no process holds a folder."""
+    try:
+        with hold_folder(folder):
+            return True
+    except BusyError:
+        return False

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import boto3
 from moto.server import ThreadedMotoServer
+from waiting import PATIENCE_S
 
 from biomassters.dataset.files import ChipRecord, list_files
 from biomassters.simulator.official_files import simulate_files
@@ -29,7 +30,9 @@ BUCKET = "biomass"
 PREFIX = "mirror"
 FOLDER = f"s3://{BUCKET}/{PREFIX}"
 QUICK = Patience(tries=4, damage_tries=3, first_wait_s=0.01, longest_wait_s=0.04)
-IMPATIENT = QUICK._replace(tries=3, silence_s=0.4, answer_s=0.7, slowest_bytes_s=1e6)
+ENDLESS = QUICK._replace(silence_s=PATIENCE_S, answer_s=PATIENCE_S)
+"""For answers that wait for something else to happen."""
+IMPATIENT = QUICK._replace(tries=3, silence_s=0.8, answer_s=1.4, slowest_bytes_s=1e6)
 """For answers that never come or never end."""
 
 
@@ -194,7 +197,8 @@ class HostileProxy:
         port: Where it listens.
         asked: How often each path was asked for.
         heads: The heads of all requests.
-        most_at_a_time: The most requests that were under way together.
+        most_at_a_time: The most requests that were under way together, each until its answer is
+            about to be sent: a client that has it may ask again before this side knows.
     """
 
     def __init__(self, service_port: int, plan: Plan | None = None) -> None:
@@ -207,6 +211,7 @@ class HostileProxy:
         self._lock = threading.Lock()
         self._n_under_way = 0
         self._clients: set[socket.socket] = set()
+        self._answers: dict[tuple[str, str], Answer] = {}
 
     def __enter__(self) -> "HostileProxy":
         self.start()
@@ -214,11 +219,17 @@ class HostileProxy:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._place.close()
 
     def start(self) -> None:
         """Listen, at the same port as before."""
+        if not self.port:
+            # Never listens: while the server is down, the port is refused, and nobody else's.
+            self._place = socket.socket()
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._place.bind(("127.0.0.1", 0))
+            self.port = self._place.getsockname()[1]
         self._server = _Server(("127.0.0.1", self.port), self._serve)
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
@@ -256,12 +267,19 @@ class HostileProxy:
             self.most_at_a_time = max(self.most_at_a_time, self._n_under_way)
         try:
             mischief = self.plan(path, number)
-            return mischief(client, self._ask_service(method.decode(), path))
+            answer = self._ask_service(method.decode(), path)
         finally:
             with self._lock:
                 self._n_under_way -= 1
+        return mischief(client, answer)
 
     def _ask_service(self, method: str, path: str) -> Answer:
+        # Once for each: impatient clients ask again, and a busy service may take longer than that.
+        if (method, path) not in self._answers:
+            self._answers[method, path] = self._ask_service_anew(method, path)
+        return self._answers[method, path]
+
+    def _ask_service_anew(self, method: str, path: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._service_port)
         with contextlib.closing(connection):
             connection.request(method, path)

@@ -4,15 +4,15 @@ import importlib
 import json
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from forked_scripts import CONTEXT
+from torch.distributed import TCPStore
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 90
 
 
 def make_environment(**changes: str) -> dict[str, str]:
@@ -39,7 +39,14 @@ def run_together(module: str, function: str, *arguments: str, size: int = 2) -> 
     Returns:
         What it returned in each of them, by rank: JSON types.
     """
-    place = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_port())}
+    # As torchrun's agent does: a store that listens already, so that its port is nobody else's.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    place = {
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     with TemporaryDirectory() as folder:
         processes = [
             CONTEXT.Process(
@@ -79,11 +86,3 @@ def _become_rank(call: tuple[str, ...], environment: dict[str, str], place: str)
     module, function, *arguments = call
     result = getattr(importlib.import_module(module), function)(*arguments)
     Path(f"{place}.json").write_text(json.dumps(result))
-
-
-def find_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -12,6 +12,7 @@ from threading import Event
 
 import pytest
 from hub_server import TOKEN, Answer, HubServer, serve_hub
+from waiting import PATIENCE_S, happens
 
 from biomassters.errors import SourceError
 from biomassters.sources.hub import download as hub_download
@@ -229,9 +230,10 @@ def test_a_download_killed_again_and_again_asks_for_no_byte_twice(
     for kill in range(3):
         server.bodies = [Answer(n_sent=MIB // 2, is_held=True)]
         with subprocess.Popen([sys.executable, "-c", script], env=environment) as process:
-            assert server.is_holding.wait(60)
-            while part.stat().st_size < (kill + 1) * MIB // 2:
-                assert process.poll() is None
+            assert server.is_holding.wait(PATIENCE_S)
+            goal = (kill + 1) * MIB // 2
+            assert happens(lambda: part.stat().st_size >= goal)  # noqa: B023
+            assert process.poll() is None
             process.send_signal(signal.SIGKILL)
         server.is_holding.clear()
     download_it(server, tmp_path)

@@ -1,3 +1,4 @@
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ import s3_server
 from example_chips import simulate_records
 from s3_server import (
     BUCKET,
+    ENDLESS,
     FOLDER,
     IMPATIENT,
     QUICK,
@@ -22,8 +24,9 @@ from s3_server import (
     pass_on,
     run_service,
 )
+from waiting import PATIENCE_S, happens
 
-from biomassters.dataset.files import BadFile, FileRecord, list_files
+from biomassters.dataset.files import BadFile, FileRecord, list_files, verify
 from biomassters.errors import SourceError
 from biomassters.sources.s3.faults import Meaning, explain_fault
 from biomassters.sources.s3.s3_source import Patience
@@ -193,23 +196,33 @@ def test_place_without_the_objects_reports_every_file(service: int) -> None:
 
 def test_refused_connections_end_the_work(service: int) -> None:
     with HostileProxy(service) as proxy:
-        pass
-    with pytest.raises(SourceError, match=r"got connection refused.*; run again when it answers"):
-        fetch(proxy.port)
+        proxy.stop()
+        refused = r"got connection refused.*; run again when it answers"
+        with pytest.raises(SourceError, match=refused):
+            fetch(proxy.port)
 
 
-def stop_after(proxy: HostileProxy, n_requests: int) -> None:
-    """Make the proxy break down once, after so many requests."""
-    lock = threading.Lock()
+def stop_after(
+    proxy: HostileProxy, n_requests: int, *, down_s: float | None = None
+) -> threading.Thread:
+    """Make the proxy break down once, after so many requests; None = for ever."""
+
+    def break_down() -> None:
+        proxy.stop()
+        if down_s is not None:
+            time.sleep(down_s)
+            proxy.start()
+
+    breakdown = threading.Thread(target=break_down, daemon=True)
+    numbers = itertools.count(1)
 
     def plan(path: str, number: int) -> Mischief:  # noqa: ARG001
-        with lock:
-            is_last = len(proxy.heads) == n_requests
-        if is_last:
-            threading.Thread(target=proxy.stop, daemon=True).start()
+        if next(numbers) == n_requests:
+            breakdown.start()
         return pass_on
 
     proxy.plan = plan
+    return breakdown
 
 
 def test_server_that_dies_half_way_ends_the_work_after_whole_chips(service: int) -> None:
@@ -224,12 +237,10 @@ def test_server_that_dies_half_way_ends_the_work_after_whole_chips(service: int)
 
 def test_server_that_comes_back_is_waited_for(service: int) -> None:
     with HostileProxy(service) as proxy:
-        stop_after(proxy, 20)
-        timer = threading.Timer(0.8, proxy.start)
-        timer.start()
-        patience = QUICK._replace(tries=40, first_wait_s=0.05, longest_wait_s=0.1)
+        breakdown = stop_after(proxy, 20, down_s=0.5)
+        patience = QUICK._replace(tries=10_000, first_wait_s=0.05, longest_wait_s=0.1)
         assert_all_right(fetch(proxy.port, CHIPS, patience=patience), CHIPS)
-        timer.join()
+        breakdown.join()
 
 
 def test_last_object_that_never_comes_is_no_dead_place(service: int) -> None:
@@ -240,17 +251,26 @@ def test_last_object_that_never_comes_is_no_dead_place(service: int) -> None:
     assert [bad.filename for bad in fetched.bad_files] == [target]
 
 
-def test_busy_place_that_still_gives_files_is_not_dead(service: int) -> None:
+def test_busy_place_that_still_gives_files_is_not_dead(
+    service: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An object is given up, the sound one is busy too, but a third came in between."""
-    is_retried = threading.Event()
+    is_retried, is_sound = threading.Event(), threading.Event()
+
+    def note(record: FileRecord, data: bytes) -> None:
+        verify(record, data)
+        if "agbm" in record.filename:
+            is_sound.set()
+
+    monkeypatch.setattr("biomassters.sources.s3.s3_source.verify", note)
 
     def wait_for_retries(client, answer: Answer) -> bool:
-        assert is_retried.wait(10)
+        assert is_retried.wait(PATIENCE_S)
         return pass_on(client, answer)
 
     def let_the_other_pass(client, answer: Answer) -> bool:
         is_retried.set()
-        time.sleep(0.3)
+        assert is_sound.wait(PATIENCE_S)
         return BUSY(client, answer)
 
     def plan(path: str, number: int) -> Mischief:
@@ -261,7 +281,7 @@ def test_busy_place_that_still_gives_files_is_not_dead(service: int) -> None:
         return wait_for_retries if "agbm" in path else pass_on
 
     with HostileProxy(service, plan) as proxy:
-        [fetched] = fetch(proxy.port)
+        [fetched] = fetch(proxy.port, patience=ENDLESS)
     assert [bad.filename for bad in fetched.bad_files] == [ONE_FILE]
 
 
@@ -288,6 +308,7 @@ def test_gigabyte_in_place_of_a_file_is_not_read(service: int) -> None:
 
     with HostileProxy(service, only(ONE_FILE, flood)) as proxy:
         [fetched] = fetch(proxy.port)
+    assert happens(lambda: n_sent)
     assert fetched.bad_files == (BadFile(FIRST.chip_id, ONE_FILE, f"{SIZE} bytes", str(2**30)),)
     assert max(n_sent) < 2**26  # what the sockets' buffers hold
 

@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import pickle
 import threading
@@ -9,15 +10,17 @@ import pytest
 from example_chips import simulate_records
 from s3_server import (
     BUCKET,
+    ENDLESS,
     FOLDER,
     QUICK,
     HostileProxy,
-    always,
+    Mischief,
     files_of,
     open_source,
     pass_on,
     run_service,
 )
+from waiting import PATIENCE_S
 
 from biomassters.dataset.files import ChipRecord, FileRecord
 from biomassters.errors import ParamsError, SourceError
@@ -249,13 +252,13 @@ def test_chips_of_different_speed_overtake(service: int) -> None:
     is_last = threading.Event()
 
     def wait_for_others(client, answer) -> bool:
-        assert is_last.wait(10)
+        assert is_last.wait(PATIENCE_S)
         return pass_on(client, answer)
 
     with HostileProxy(service) as proxy:
         proxy.plan = lambda path, _: wait_for_others if "0001_agbm" in path else pass_on
         given = []
-        for one in open_source(proxy.port).fetch_chips(CHIPS):
+        for one in open_source(proxy.port, patience=ENDLESS).fetch_chips(CHIPS):
             given.append(one.chip.chip_id)
             if len(given) == len(CHIPS) - 1:
                 is_last.set()
@@ -265,11 +268,16 @@ def test_chips_of_different_speed_overtake(service: int) -> None:
 
 @pytest.mark.parametrize("n_connections", [1, 4])
 def test_no_more_requests_at_a_time_than_connections(service: int, n_connections: int) -> None:
-    def wait_a_little(client, answer) -> bool:
-        time.sleep(0.005)
-        return pass_on(client, answer)
+    first_ones = threading.Barrier(n_connections)
+    numbers = itertools.count(1)
 
-    with HostileProxy(service, always(wait_a_little)) as proxy:
+    def wait_for_others(path: str, number: int) -> Mischief:  # noqa: ARG001
+        if next(numbers) <= n_connections:
+            first_ones.wait(PATIENCE_S)
+        time.sleep(0.005)  # for one more, which must not be, to come
+        return pass_on
+
+    with HostileProxy(service, wait_for_others) as proxy:
         assert_same_files(list(open_source(proxy.port, n_connections).fetch_chips(CHIPS)), CHIPS)
         assert proxy.most_at_a_time == n_connections
 
