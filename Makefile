@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The stages call `python` and `dvc` as they find them: let them find the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test check real-chips requirements
+.PHONY: repro test check real-chips requirements newest
 
 repro: $(BIN)/.installed
 	dvc repro
@@ -29,6 +29,12 @@ requirements: $(BIN)/.installed
 	uv pip compile pyproject.toml --extra dev --constraints constraints.txt --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 		--output-file requirements.txt
+
+# The newest versions that pyproject.toml allows, in this environment alone, for `make test` to try.
+# Back to the pins: delete .venv.
+newest: $(BIN)/.installed
+	uv pip install --upgrade --compile-bytecode --python $(BIN)/python \
+		--requirement pyproject.toml --extra dev
 
 # uv, because it installs torch in seconds, and looks at no wheels that pip was configured for.
 $(BIN)/.installed: requirements.txt pyproject.toml
