@@ -1,6 +1,5 @@
 """Stage `band_statistics`: what the train chips' values are, and what normalises the inputs."""
 
-from functools import partial
 from pathlib import Path
 
 from biomassters.fingerprint.stage_inputs import hold_inputs
@@ -10,8 +9,7 @@ from biomassters.processes.ending import run_script
 from biomassters.statistics.counting import count_pixels, summarise_counts
 from biomassters.statistics.figures import write_statistics
 from biomassters.statistics.histograms import write_histograms
-from biomassters.store.chips import ChipStore
-from biomassters.store.cleaning import clean_chip
+from biomassters.store.cleaning import open_cleaned
 
 HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 
@@ -31,8 +29,7 @@ def main() -> None:
 
 def count_chips(params: Params) -> None:
     """Count the train chips and write what this stage hands over."""
-    clean = partial(clean_chip, name=params.cleaning)
-    counts = count_pixels(ChipStore.open(Path("chips/train.zarr"), clean=clean))
+    counts = count_pixels(open_cleaned(Path("chips/train.zarr"), params.cleaning))
     write_statistics(Path("statistics.json"), summarise_counts(counts, params.statistics.source))
     write_histograms(HISTOGRAMS, counts.histograms())
 

@@ -4,41 +4,33 @@ All chips are trained on, so no validation could tell a best epoch: the last wei
 the average over the last quarter of the epochs (of their moving averages, if there are some).
 """
 
-from functools import partial
 from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.execution import place_model
 from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
+from biomassters.params import sections
 from biomassters.params.reading import read_params
-from biomassters.params.sections import (
-    AugmentationParams,
-    CleaningName,
-    FinetuneParams,
-    OptimisationParams,
-    Section,
-)
 from biomassters.processes.ending import run_script
 from biomassters.processes.environment import Environment
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
-from biomassters.store.chips import ChipStore
-from biomassters.store.cleaning import clean_chip
+from biomassters.store.cleaning import open_cleaned
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.kept_weights import AverageWeights
 from biomassters.training.optimisation import Schedule
 
 
-class Params(Section):
+class Params(sections.Section):
     """What this stage reads of params.yaml."""
 
     seed: int
-    cleaning: CleaningName
-    augmentation: AugmentationParams
-    optimisation: OptimisationParams
-    finetune: FinetuneParams
+    cleaning: sections.CleaningName
+    augmentation: sections.AugmentationParams
+    optimisation: sections.OptimisationParams
+    finetune: sections.FinetuneParams
 
 
 def main() -> None:
@@ -53,8 +45,7 @@ def main() -> None:
 def finetune_model(params: Params, inputs: StageInputs, processes: Processes) -> None:
     """Finetune the model and write what this stage hands over; the first process alone writes."""
     finetune = params.finetune
-    clean = partial(clean_chip, name=params.cleaning)
-    store = ChipStore.open(Path("chips/train.zarr"), clean=clean)
+    store = open_cleaned(Path("chips/train.zarr"), params.cleaning)
     trained = Path(f"models/folds/fold-{finetune.fold}.safetensors")
     model = place_model(load_model(trained, cleaning=params.cleaning), processes.device)
     if Environment().activation_checkpointing:

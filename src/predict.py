@@ -1,6 +1,5 @@
 """Stage `predict`: map the test chips with the average of models and of views (TTA)."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,7 @@ from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.ending import run_script
 from biomassters.processes.launching import launch
-from biomassters.store.chips import ChipStore
-from biomassters.store.cleaning import clean_chip
+from biomassters.store.cleaning import open_cleaned
 
 
 class Params(Section):
@@ -39,7 +37,7 @@ def main() -> None:
 def predict_chips(settings: Params, processes: Processes) -> None:
     """Predict all test chips, each process a part of them; the first one writes."""
     params, cleaning = settings.predict, settings.cleaning
-    store = ChipStore.open(Path("chips/test.zarr"), clean=partial(clean_chip, name=cleaning))
+    store = open_cleaned(Path("chips/test.zarr"), cleaning)
     folder = Path("models") / params.models
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:

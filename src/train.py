@@ -1,34 +1,24 @@
 """Stage `train`: train one fold, and predict the chips that it left out."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from biomassters.batches.distributed import Processes, join_processes
+from biomassters.batches.symmetries import views
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import place_model
 from biomassters.model.weights import CLEANING_KEY, save_weights
+from biomassters.params import sections
 from biomassters.params.reading import read_params
-from biomassters.params.sections import (
-    AugmentationParams,
-    CleaningName,
-    ModelParams,
-    OptimisationParams,
-    Positive,
-    Section,
-    SplitParams,
-    TrainParams,
-)
 from biomassters.processes.ending import run_script
 from biomassters.processes.environment import Environment
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
 from biomassters.statistics.figures import read_statistics
-from biomassters.store.chips import ChipStore
-from biomassters.store.cleaning import clean_chip
+from biomassters.store.cleaning import open_cleaned
 from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.folds import split_chips
@@ -37,17 +27,17 @@ from biomassters.training.optimisation import Schedule
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut
 
 
-class Params(Section):
+class Params(sections.Section):
     """What this stage reads of params.yaml."""
 
-    lr: Positive
-    cleaning: CleaningName
+    lr: sections.Positive
+    cleaning: sections.CleaningName
     seed: int
-    split: SplitParams
-    model: ModelParams
-    augmentation: AugmentationParams
-    optimisation: OptimisationParams
-    train: TrainParams
+    split: sections.SplitParams
+    model: sections.ModelParams
+    augmentation: sections.AugmentationParams
+    optimisation: sections.OptimisationParams
+    train: sections.TrainParams
 
 
 def main() -> None:
@@ -64,23 +54,15 @@ def main() -> None:
 
 def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Processes) -> None:
     """Train a fold and write what this stage hands over; the first process alone writes."""
-    clean = partial(clean_chip, name=params.cleaning)
-    store = ChipStore.open(Path("chips/train.zarr"), clean=clean)
+    store = open_cleaned(Path("chips/train.zarr"), params.cleaning)
     training, validation = split_chips(store, params.split, fold)
-    held_out = HeldOut(
-        store,
-        validation,
-        batch_size=params.optimisation.micro_batch_size,
-        tta=params.train.validation_tta,
-        precision=params.optimisation.precision,
-        processes=processes,
-    )
+    tta = views(params.train.validation_tta)
+    held_out = HeldOut(store, validation, params.optimisation, tta, processes)
     torch.manual_seed(params.seed)
     statistics = read_statistics(Path("statistics.json"))
     model = place_model(BiomassModel.build(params.model, statistics), processes.device)
     if Environment().activation_checkpointing:
         model.network.checkpoint_activations()
-    best = BestWeights(CHOOSING_SCORE)
     recipe = Recipe(
         schedule=Schedule(lr=params.lr, phase=params.train),
         seed=params.seed,
@@ -88,12 +70,14 @@ def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Proces
         augmentation=params.augmentation,
         validation_every=params.train.validation_every,
     )
+    best = BestWeights(CHOOSING_SCORE)
     trainer = Trainer(
         model, store, training, recipe, keeper=best, validate=held_out.score, processes=processes
     )
     scratch = scratch_folder(f"train-{fold}-{inputs.digest}")
     with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, Path(f"metrics/train/{fold}"))
+
     metadata = {"fold": str(fold), CLEANING_KEY: params.cleaning}
     for folder, weights in (("last", model.state_dict()), ("folds", best.weights)):
         model.load_state_dict(weights)

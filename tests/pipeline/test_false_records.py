@@ -10,14 +10,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import PATIENCE_S
 from workspace import Workspace
 
 EPOCHS = 4
-PATIENCE_S = 120
+OUTPUT = Path("work/output.txt")
+NUMBERS = count()
 CHUNK = "chips/train.zarr/s2/c.0.0.0.0.0"
 
 
@@ -61,8 +64,8 @@ def comment(folder: Path) -> str:
 
 @pytest.fixture
 def workspace(pipeline: Workspace) -> Iterator[Workspace]:
-    """A finished pipeline in which the next training is another, of a few epochs."""
-    pipeline.set_params({"train.epochs": EPOCHS, "lr": 0.002})
+    """A finished pipeline in which the next training is one that DVC has not seen in any test."""
+    pipeline.set_params({"train.epochs": EPOCHS, "lr": 0.002 + next(NUMBERS) / 1e4})
     pipeline.commit("Another training")
     forget_checkpoints(pipeline)
     yield pipeline
@@ -78,15 +81,16 @@ def forget_checkpoints(workspace: Workspace) -> None:
 
 
 @contextmanager
-def running(workspace: Workspace, *command: str) -> Iterator["subprocess.Popen[str]"]:
-    process = subprocess.Popen(
-        command,
-        cwd=workspace.folder,
-        env=workspace.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def running(workspace: Workspace, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command there; whatever happens, it has ended afterwards. `OUTPUT` has what it said."""
+    with (workspace.folder / OUTPUT).open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=workspace.folder,
+            env=workspace.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process
     finally:
@@ -110,14 +114,16 @@ def find_trainer(workspace: Workspace) -> psutil.Process | None:
     return None
 
 
-def edit_while_training(workspace: Workspace, *edits: Callable[[Path], str]) -> list[str]:
+def edit_while_training(
+    workspace: Workspace, dvc: "subprocess.Popen[bytes]", *edits: Callable[[Path], str]
+) -> list[str]:
     """Wait for the first checkpoint, stop the trainer, edit where it works, and let it go on.
 
     Returns:
         The names of what was edited.
     """
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+    while dvc.poll() is None and time.monotonic() < deadline:
         trainer = find_trainer(workspace)
         if trainer and list(workspace.folder.glob("work/train-0-*/checkpoint.pt")):
             trainer.send_signal(signal.SIGSTOP)
@@ -125,7 +131,7 @@ def edit_while_training(workspace: Workspace, *edits: Callable[[Path], str]) -> 
             trainer.send_signal(signal.SIGCONT)
             return names
         time.sleep(0.01)
-    raise AssertionError("no training with a checkpoint")
+    raise AssertionError(f"no training: {(workspace.folder / OUTPUT).read_text()}")
 
 
 def run_and_edit(
@@ -133,9 +139,9 @@ def run_and_edit(
 ) -> tuple[int, str, list[str]]:
     """Return the exit status of a command, what it printed, and what was edited meanwhile."""
     with running(workspace, *command) as process:
-        names = edit_while_training(workspace, *edits)
-        output, _ = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, output, names
+        names = edit_while_training(workspace, process, *edits)
+        process.wait(PATIENCE_S)
+    return process.returncode, (workspace.folder / OUTPUT).read_text(), names
 
 
 def read_lock(workspace: Workspace) -> str:
@@ -183,7 +189,7 @@ def test_comment_during_a_training_changes_nothing_and_keeps_what_is_half_traine
     workspace: Workspace,
 ) -> None:
     with running(workspace, "dvc", "repro", "train@0") as process:
-        edit_while_training(workspace, comment)
+        edit_while_training(workspace, process, comment)
         process.kill()  # and its trainer goes with it
     status, output, _ = run_and_edit(workspace, "dvc", "repro", "train@0", edits=(comment,))
     assert status == 0, output

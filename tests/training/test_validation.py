@@ -4,7 +4,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
+from tiny_training import IDS, build_tiny_model, one_thread, optimise, pack_chips  # noqa: F401
 from together import run_together
 from toy_models import Ramp
 
@@ -89,7 +89,7 @@ def test_held_out_chips_are_scored_and_predicted_with_their_views(
 ) -> None:
     """Columns 0 ... 31, and the mean of them and of their mirror image: 15.5 everywhere."""
     model = cast(BiomassModel, Ramp(1.0))
-    held_out = HeldOut(store, [2, 0], batch_size=2, tta="flips", precision="fp32")
+    held_out = HeldOut(store, [2, 0], optimise(micro_batch_size=2), symmetries.views("flips"))
     scores = held_out.score(model)
     targets = [store.read_target(index).astype(float) for index in (2, 0)]
     plain, tta = (

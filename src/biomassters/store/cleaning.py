@@ -20,7 +20,8 @@ Source: drivendataorg/the-biomassters, 1st-place/src/dataset.py, 2nd-place/libs/
 and 3rd-place/utils.py (preprocess_s1, preprocess_s2).
 """
 
-from functools import reduce
+from functools import partial, reduce
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -35,7 +36,7 @@ from biomassters.store.bands import (
     S1_STORED_SCALE_DB,
     S2_BANDS,
 )
-from biomassters.store.chips import Chip
+from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.constant_blocks import find_constant_blocks
 
 CLP_WORST: Final = CLP_NODATA - 1
@@ -53,6 +54,15 @@ _B12: Final = S2_BANDS.index("B12")
 _BLANK: Final = np.where(np.arange(N_S2) == CLP, CLP_NODATA, 0).astype(np.uint16)[:, None, None]
 
 Mask = NDArray[np.bool_]
+
+
+def open_cleaned(path: Path, name: CleaningName) -> ChipStore:
+    """Open a store whose chips are cleaned by a rule as they are read.
+
+    Raises:
+        StoreError: It is absent, incomplete or of another format.
+    """
+    return ChipStore.open(path, clean=partial(clean_chip, name=name))
 
 
 def clean_chip(chip: Chip, name: CleaningName) -> Chip:

@@ -14,7 +14,7 @@ from biomassters.batches.reading import Batches, open_batches
 from biomassters.batches.symmetries import views
 from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.params.sections import Precision, ViewsName
+from biomassters.params.sections import OptimisationParams
 from biomassters.prediction.inference import (
     PredictedBatch,
     ViewSets,
@@ -37,10 +37,8 @@ class HeldOut:
         self,
         store: ChipStore,
         indices: Sequence[int],
-        *,
-        batch_size: int,
-        tta: ViewsName,
-        precision: Precision,
+        optimisation: OptimisationParams,
+        tta: Sequence[int],
         processes: Processes = ALONE,
     ) -> None:
         """Open them.
@@ -48,16 +46,16 @@ class HeldOut:
         Args:
             store: The chips.
             indices: Positions of the held-out ones in the store.
-            batch_size: Chips a forward pass.
+            optimisation: Says how many chips a forward pass has, and its arithmetic.
             tta: The views of the score with TTA, and of the predictions.
-            precision: Arithmetic of the forward pass.
             processes: That share the chips.
         """
-        order = StoreOrder(indices, batch_size, rank=processes.rank, size=processes.size)
+        size = optimisation.micro_batch_size
+        order = StoreOrder(indices, size, rank=processes.rank, size=processes.size)
         self.store = store
         self.batches = open_batches(store, order)
-        self.tta = views(tta)
-        self.precision = precision
+        self.tta = tta
+        self.precision = optimisation.precision
         self.processes = processes
 
     def score(self, model: BiomassModel) -> dict[str, float]:
