@@ -6,10 +6,10 @@ from zlib import crc32
 import numpy as np
 import pytest
 import torch
+from example_models import Pixelwise, Ramp
 from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
 from together import run_together
 from torch import Tensor
-from toy_models import Pixelwise, Ramp
 
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import join_processes

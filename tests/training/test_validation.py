@@ -4,9 +4,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from example_models import Ramp
 from tiny_training import IDS, build_tiny_model, one_thread, optimise, pack_chips  # noqa: F401
 from together import run_together
-from toy_models import Ramp
 
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import join_processes
