@@ -223,7 +223,7 @@ def test_edits_in_a_temporary_experiments_folder_fail_it_and_others_do_not(
 
 def test_edits_during_a_queued_experiment_fail_it(workspace: Workspace) -> None:
     workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", "train@0")
-    _, output, names = run_and_edit(workspace, "dvc", "exp", "run", "--run-all", edits=EDITS)
-    assert_refused(output + workspace.run("dvc", "queue", "logs", "queued").stdout, names)
+    _, _, names = run_and_edit(workspace, "dvc", "exp", "run", "--run-all", edits=EDITS)
+    assert_refused(workspace.run("dvc", "queue", "logs", "queued").stdout, names)
     assert "queued" not in workspace.run("dvc", "exp", "list", "--name-only").stdout
     assert "Failed" in workspace.run("dvc", "queue", "status").stdout
