@@ -22,7 +22,12 @@ from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.network import Network
-from biomassters.model.weights import CLEANING_KEY, save_weights
+from biomassters.model.weights import (
+    CLEANING_KEY,
+    compare_tensors,
+    describe_tensors,
+    save_weights,
+)
 from biomassters.params.sections import ModelParams
 from biomassters.statistics.figures import Statistics, TargetFigures, publish_normalisation
 from biomassters.store.bands import BANDS
@@ -195,18 +200,13 @@ def _choose_architecture(found: FoundWeights, backbone: str | None, source: Path
             network = Network(backbone=backbone, decoder_channels=channels)
     except ModelError as error:
         raise ModelError(str(error).replace("model.backbone", "--backbone")) from None
-    expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
+    expected = describe_tensors(network.state_dict())
     got = {name: (torch.Size(t.shape), t.storage.dtype) for name, t in found.tensors.items()}
-    differing = {name for name in expected.keys() & got.keys() if expected[name] != got[name]}
-    findings = [
-        *_name("missing", expected.keys() - got.keys()),
-        *_name("unknown", got.keys() - expected.keys()),
-        *_name("of another shape or type", differing),
-    ]
+    findings = compare_tensors(expected, got)
     if findings:
         raise ModelError(
             f"expected the {len(expected)} tensors of the winner's network with {backbone},"
-            f" got {'; '.join(findings)}, at {source}; give its backbone by --backbone NAME"
+            f" got {findings}, at {source}; give its backbone by --backbone NAME"
         )
     return settings
 
@@ -291,13 +291,6 @@ def _save(out: Path, model: BiomassModel, metadata: Mapping[str, str]) -> None:
         raise ModelError(
             f"expected to write {out}, got {error.strerror}; choose another folder"
         ) from None
-
-
-def _name(finding: str, names: set[str]) -> list[str]:
-    if not names:
-        return []
-    more = ", ..." if len(names) > N_NAMED else ""
-    return [f"{len(names)} {finding} ({', '.join(sorted(names)[:N_NAMED])}{more})"]
 
 
 def _refuse(got: str, source: Path) -> ModelError:

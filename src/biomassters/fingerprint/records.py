@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from biomassters.processes.writing import write_whole
+
 COMMITS_SEARCHED: Final = 100
 """Commits that changed a fingerprint, at most, from the last one back."""
 
 
 def write_record(path: Path, hashes: Mapping[str, str]) -> None:
     """Write hashes by module, a line each and sorted: a change of one is a line of a diff."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(encode_record(hashes), encoding="utf-8")
+    write_whole(path, encode_record(hashes).encode())
 
 
 def encode_record(hashes: Mapping[str, str]) -> str:
@@ -29,8 +30,7 @@ def encode_record(hashes: Mapping[str, str]) -> str:
 def keep_record(path: Path, folder: Path) -> None:
     """Keep a copy of a file of hashes in `folder`, by its MD5."""
     data = path.read_bytes()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{hash_record(data)}.json").write_bytes(data)
+    write_whole(folder / f"{hash_record(data)}.json", data)
 
 
 def find_record(path: Path, md5: str, folder: Path) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,6 +42,9 @@ BEFORE_THERE_WAS_A_CHOICE: Final = {
 
 N_NAMED: Final = 3
 """Tensors that an error message names."""
+
+TensorKinds: TypeAlias = Mapping[str, tuple[torch.Size, torch.dtype]]
+"""Shapes and types of tensors by name."""
 
 
 def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -> None:
@@ -158,27 +161,28 @@ def _check_cleaning(path: Path, trained: str, expected: str) -> None:
 
 
 def _check_tensors(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
-    findings = [
-        *_name("missing", expected.keys() - got.keys()),
-        *_name("unknown", got.keys() - expected.keys()),
-        *_name(
-            "of another shape or type",
-            {
-                n
-                for n in expected.keys() & got.keys()
-                if _describe(expected[n]) != _describe(got[n])
-            },
-        ),
-    ]
+    findings = compare_tensors(describe_tensors(expected), describe_tensors(got))
     if findings:
         raise ModelError(
             f"expected the {len(expected)} tensors of the architecture that the header names,"
-            f" got {'; '.join(findings)}, at {path}; write the file again with this version"
+            f" got {findings}, at {path}; write the file again with this version"
         )
 
 
-def _describe(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return tensor.shape, tensor.dtype
+def describe_tensors(tensors: Mapping[str, Tensor]) -> TensorKinds:
+    """Return shape and type of each tensor."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def compare_tensors(expected: TensorKinds, got: TensorKinds) -> str:
+    """Return what differs between two sets of tensors, for an error; "" = nothing."""
+    differing = {name for name in expected.keys() & got.keys() if expected[name] != got[name]}
+    findings = [
+        *_name("missing", expected.keys() - got.keys()),
+        *_name("unknown", got.keys() - expected.keys()),
+        *_name("of another shape or type", differing),
+    ]
+    return "; ".join(findings)
 
 
 def _name(finding: str, names: set[str]) -> list[str]:
