@@ -150,7 +150,8 @@ def test_imported_model_is_predicted_from_by_the_stage(shared_folder: Path, tmp_
         tmp_path / "scratch",
         chip_size=32,
     )
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
     set_params(tmp_path, {"predict.models": "imported", "cleaning": "winner"})
 
     def predict() -> "subprocess.CompletedProcess[str]":

@@ -7,7 +7,7 @@ from example_chips import simulate_record
 from biomassters.evaluation.report import score_set, write_table
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import write_prediction
-from biomassters.sources.source import SyntheticSource
+from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 
 CHIP_IDS = ("5eed0001", "5eed0002", "5eed0003")

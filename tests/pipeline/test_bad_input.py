@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(dataset: Path, tmp_path: Path) -> Path:
-    """A folder with params.yaml, a catalogue in data/ and the files of its chips in files/."""
+    """A folder with a pipeline, a catalogue in data/ and the files of its chips in files/."""
     shutil.copytree(dataset, tmp_path / "files")
     (tmp_path / "data").mkdir()
     for path in dataset.glob("*.csv"):
@@ -39,7 +39,8 @@ def folder(dataset: Path, tmp_path: Path) -> Path:
 
 
 def set_data(folder: Path, **values: object) -> None:
-    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(ROOT / name, folder / name)
     set_params(folder, {f"data.{key}": value for key, value in values.items()})
 
 
@@ -253,7 +254,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_is_one_line_and_the_next_run_goes_on(folder: Path, small_disk: Path) -> None:
-    for name in ("params.yaml", "data"):
+    for name in ("params.yaml", "dvc.yaml", "data"):
         (small_disk / name).symlink_to(folder / name)
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * 1_100_000)

@@ -47,7 +47,8 @@ def content_id(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def fetch(folder: Path, dataset: Path, source: str, **environment: str) -> str:
     """Run the stage in an empty folder, and return its store's content_id."""
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
     set_params(folder, {"data.source": source, "data.chip_size": 32})
     (folder / "data").mkdir()
     for path in dataset.glob("*.csv"):

@@ -27,7 +27,7 @@ class Edit(NamedTuple):
 COSMETIC = {
     "a comment": Edit("biomassters/training/engine.py", "", "# How it learns.\n"),
     "a comment behind code": Edit(
-        "train.py", "class Params(Section):", "class Params(Section):  # read"
+        "train.py", "class Params(sections.Section):", "class Params(sections.Section):  # read"
     ),
     "a module's docstring": Edit(LOSSES, "What training minimises", "What training lowers"),
     "a function's docstring": Edit(LOSSES, "Return the loss of each", "Compute the loss of each"),
