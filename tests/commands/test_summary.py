@@ -55,3 +55,11 @@ def test_absent_test_set_is_left_out(tmp_path: Path) -> None:
 def test_absent_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BiomasstersError, match=r"expected .*evaluation\.json, got none; run `dvc"):
         summarise(tmp_path)
+
+
+def test_metric_that_an_older_evaluation_lacks_is_a_dash(tmp_path: Path) -> None:
+    older = {key: value for key, value in scores(30.0).items() if key != "r2"}
+    lines = summarise_evaluation(
+        tmp_path, validation={"fold_0": {"model": older, "baseline": older}}
+    )
+    assert lines[1].endswith(" -")

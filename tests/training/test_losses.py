@@ -1,5 +1,5 @@
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from biomassters.params.sections import LossName
 from biomassters.training.losses import HUBER_SHARE, LOSSES, SSIM_SHARE, chip_losses
 
 RANGE = 400.0
@@ -154,3 +155,7 @@ def test_gradient_of_rmse_is_the_error_over_pixels_and_rmse() -> None:
 def test_losses_of_a_half_precision_prediction_are_float32() -> None:
     prediction, target, _ = draw_chips()
     assert measure("rmse", prediction.bfloat16(), target).dtype is torch.float32
+
+
+def test_losses_are_those_that_the_params_may_name() -> None:
+    assert set(LOSSES) == set(get_args(LossName))

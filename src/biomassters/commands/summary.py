@@ -48,6 +48,6 @@ def summarise(folder: Path) -> str:
 
 
 def _format_row(title: str, scores: dict[str, Any]) -> str:
-    cells = (scores[column] for column in COLUMNS)
+    cells = (scores.get(column) for column in COLUMNS)  # an older file may lack one
     texts = ("-" if cell is None else f"{cell:.2f}" for cell in cells)
     return f"{title:{TITLE_WIDTH}}" + "".join(f"{text:>{COLUMN_WIDTH}}" for text in texts)

@@ -14,11 +14,13 @@ def build_aggregation(
     name: AggregationName, *, channels: int, month_encoding: MonthEncodingName
 ) -> nn.Module:
     """Build what reduces the months of a level with so many channels."""
-    if name == "mean":
-        return MonthMean()
-    if name == "max":
-        return MonthMaximum()
-    return MonthAttention(channels=channels, month_encoding=month_encoding)
+    match name:
+        case "attention":
+            return MonthAttention(channels=channels, month_encoding=month_encoding)
+        case "mean":
+            return MonthMean()
+        case "max":
+            return MonthMaximum()
 
 
 class MonthAttention(nn.Module):

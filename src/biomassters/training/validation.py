@@ -4,7 +4,9 @@ Each of several processes has a part of these chips; all of them get the same sc
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import zip_longest
+from operator import iadd
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,8 +161,6 @@ def _sum_errors(predicted: PredictedBatch, name: str, chip_ids: Sequence[str]) -
 def _add_up(chips: Sequence[ErrorSums]) -> ErrorSums:
     total = ErrorSums()
     for chip in chips:
-        total.chip_ids += chip.chip_ids
-        total.chip_sums += chip.chip_sums
-        total.target_sums += chip.target_sums
-        total.bin_sums += chip.bin_sums
+        for sums in fields(ErrorSums):  # lists are joined, arrays added
+            setattr(total, sums.name, iadd(getattr(total, sums.name), getattr(chip, sums.name)))
     return total
