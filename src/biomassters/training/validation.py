@@ -162,5 +162,5 @@ def _add_up(chips: Sequence[ErrorSums]) -> ErrorSums:
     total = ErrorSums()
     for chip in chips:
         for sums in fields(ErrorSums):  # lists are joined, arrays added
-            setattr(total, sums.name, iadd(getattr(total, sums.name), getattr(chip, sums.name)))
+            setattr(total, sums.name, iadd(getattr(total, sums.name), getattr(chip, sums.name)))  # type: ignore[no-untyped-call]
     return total
