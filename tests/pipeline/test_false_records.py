@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from waiting import PATIENCE_S
-from workspace import Workspace
+from workspace import TINY, Workspace
+
+from biomassters.store.layout import S2, image_shapes
+from biomassters.store.zarr_files import read_chunk, write_chunk
 
 EPOCHS = 4
 OUTPUT = Path("work/output.txt")
@@ -37,23 +41,23 @@ def edit_module(folder: Path) -> str:
 
 
 def edit_statistics(folder: Path) -> str:
-    replace(folder / "statistics.json", b" ")
+    path = folder / "statistics.json"
+    data = path.read_bytes()
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_bytes(data + b" ")
     return "statistics.json"
 
 
 def edit_chips(folder: Path) -> str:
-    replace(folder / CHUNK, b"x")
+    """Make the first chip another that can be read as well."""
+    pixels = np.empty(image_shapes(int(TINY["data.chip_size"]))[S2], np.uint16)
+    read_chunk(folder / CHUNK, pixels)
+    (folder / CHUNK).unlink()
+    write_chunk(folder / CHUNK, pixels + np.uint16(1))
     return CHUNK
 
 
 EDITS = (edit_params, edit_module, edit_statistics, edit_chips)
-
-
-def replace(path: Path, more: bytes) -> None:
-    """Put another file in its place, as it may be a link into DVC's cache."""
-    data = path.read_bytes() + more
-    path.unlink()
-    path.write_bytes(data)
 
 
 def comment(folder: Path) -> str:
