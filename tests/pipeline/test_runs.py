@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from locked import is_free
 from reruns import ALL, FINGERPRINT, list_stages_run
-from waiting import happens
-from workspace import Workspace
+from workspace import Workspace, kill_dvc_while_training
 
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.store.georeference import allow_nowhere
@@ -91,10 +89,6 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
     assert "test: 1 chips fetched, 0 taken from an unfinished run, 2 unchanged" in result.stdout
 
 
-def list_checkpoints(workspace: Workspace) -> set[Path]:
-    return set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
-
-
 @pytest.mark.parametrize(
     ("shell", "processes", "epochs"), [("/bin/bash", 1, 16), ("/bin/sh", 2, 12)]
 )
@@ -104,14 +98,7 @@ def test_killed_dvc_takes_its_trainer_along_and_the_next_repro_goes_on(
     """DVC runs a stage by $SHELL, which stays in between where it is dash, as /bin/sh often is."""
     workspace.set_params({"train.epochs": epochs})
     environment = {"SHELL": shell, "BIOMASSTERS_PROCESSES": str(processes)}
-    changes = [f"{key}={value}" for key, value in environment.items()]
-    before = list_checkpoints(workspace)
-    with workspace.start("env", *changes, "dvc", "repro", "train@0") as dvc:
-        assert happens(lambda: list_checkpoints(workspace) - before or dvc.poll() is not None)
-        assert dvc.poll() is None, "the training ended"
-        dvc.kill()
-    [checkpoint] = list_checkpoints(workspace) - before
-    assert happens(lambda: is_free(checkpoint.parent)), "the trainer is still alive"
+    kill_dvc_while_training(workspace, environment)
     result = workspace.run("dvc", "repro", "train@0", **environment)
     assert re.search(rf"going on after epoch \d+ of {epochs}", result.stderr)
     curve = workspace.folder / "metrics/train/0/plots/metrics/train/loss.tsv"

@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from locked import is_free
-from waiting import happens
-from workspace import Workspace, make_tiny_workspace
+from workspace import Workspace, kill_dvc_while_training, make_tiny_workspace
 
 STAND_IN = Path(__file__).parents[1] / "support/without_linux"
 LINUX_CALLS = """
@@ -47,21 +45,10 @@ def test_pipeline_runs(workspace: Workspace) -> None:
     assert result.stderr.count("going on without torch.compile") == 2
 
 
-def list_checkpoints(workspace: Workspace) -> set[Path]:
-    return set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
-
-
 @pytest.mark.parametrize(("shell", "processes"), [("/bin/bash", 1), ("/bin/sh", 2)])
 def test_killed_dvc_takes_its_trainer_along(
     workspace: Workspace, shell: str, processes: int
 ) -> None:
     workspace.set_params({"train.epochs": 100_000, "seed": processes})  # never ends by itself
     variables = without_linux(workspace, SHELL=shell, BIOMASSTERS_PROCESSES=str(processes))
-    changes = [f"{name}={value}" for name, value in variables.items()]
-    before = list_checkpoints(workspace)
-    with workspace.start("env", *changes, "dvc", "repro", "train@0") as dvc:
-        assert happens(lambda: list_checkpoints(workspace) - before or dvc.poll() is not None)
-        assert dvc.poll() is None, "the training ended"
-        dvc.kill()
-    [checkpoint] = list_checkpoints(workspace) - before
-    assert happens(lambda: is_free(checkpoint.parent))
+    kill_dvc_while_training(workspace, variables)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from locked import is_free
+from waiting import happens
+
 import repository_copy
 from biomassters.simulator.official_files import write_catalogue
 
@@ -73,6 +76,28 @@ class Workspace:
     def commit(self, message: str) -> None:
         """Commit everything."""
         repository_copy.commit_all(self.folder, message)
+
+
+def list_checkpoints(workspace: Workspace) -> set[Path]:
+    """Return the newest checkpoint of each training of fold 0."""
+    return set(workspace.folder.glob("work/train-0-*/checkpoint.pt"))
+
+
+def kill_dvc_while_training(workspace: Workspace, environment: Mapping[str, str]) -> None:
+    """Start the training of fold 0 by DVC, kill that after a checkpoint; its trainer ends, too.
+
+    Args:
+        workspace: Where no such training has been yet.
+        environment: Changes of the environment.
+    """
+    changes = [f"{name}={value}" for name, value in environment.items()]
+    before = list_checkpoints(workspace)
+    with workspace.start("env", *changes, "dvc", "repro", "train@0") as dvc:
+        assert happens(lambda: list_checkpoints(workspace) - before or dvc.poll() is not None)
+        assert dvc.poll() is None, "the training ended"
+        dvc.kill()
+    [checkpoint] = list_checkpoints(workspace) - before
+    assert happens(lambda: is_free(checkpoint.parent)), "the trainer is still alive"
 
 
 def copy_repository(folder: Path) -> Workspace:

@@ -16,7 +16,7 @@ from biomassters.errors import ParamsError
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import encode_record, find_record, hash_record
 from biomassters.fingerprint.stage_inputs import FINGERPRINTS, PIPELINE_FILE, fingerprint_path
-from biomassters.params.reading import PARAMS_FILE, look_up, read_document
+from biomassters.params.reading import PARAMS_FILE, find_value, read_document
 from biomassters.processes.packages import list_versions
 from biomassters.processes.scratch import scratch_folder
 
@@ -109,7 +109,7 @@ def _list_params(locked: Mapping[str, Any], changes: Mapping[str, str]) -> Itera
     params = _read_yaml(PARAMS_FILE)
     before = locked.get("params", {}).get(str(PARAMS_FILE), {})
     for key in changes:
-        old, new = _flatten(key, before.get(key)), _flatten(key, _look_up(params, key))
+        old, new = _flatten(key, before.get(key)), _flatten(key, find_value(params, key))
         for name in {**old, **new}:
             if old.get(name) != new.get(name):
                 yield "param", f"{name}: {old.get(name, 'none')} → {new.get(name, 'none')}"
@@ -124,13 +124,6 @@ def _flatten(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {key: value}
     return {k: v for name in value for k, v in _flatten(f"{key}.{name}", value[name]).items()}
-
-
-def _look_up(params: Mapping[str, Any], key: str) -> Any:
-    try:
-        return look_up(params, key)
-    except (KeyError, TypeError):
-        return None
 
 
 def _describe(stage: str, entries: list[Entry]) -> Iterator[str]:

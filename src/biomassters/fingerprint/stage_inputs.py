@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from biomassters.errors import ChangedInputsError
 from biomassters.fingerprint.closure import hash_closure
-from biomassters.params.reading import PARAMS_FILE, look_up, read_document
+from biomassters.params.reading import PARAMS_FILE, find_value, read_document
 
 PIPELINE_FILE: Final = Path("dvc.yaml")
 FINGERPRINTS: Final = Path("fingerprints")
@@ -119,7 +119,7 @@ def read_inputs(script: Path, **item: object) -> StageInputs:
     return StageInputs(
         stage="@".join([script.stem, *map(str, item.values())]),
         code=hash_closure(script),
-        params={key: _find(params, key) for key in definition.get("params", [])},
+        params={key: find_value(params, key, ABSENT) for key in definition.get("params", [])},
         data={str(path): _hash_content(path) for path in data},
         stamps={str(file): _stamp(file) for path in data for file in _list_store(path)},
     )
@@ -138,7 +138,7 @@ def list_changes(before: StageInputs, now: StageInputs) -> Iterator[str]:
 
 def fill_in(text: str, values: Mapping[str, Any]) -> str:
     """Replace the templates of `text`; one whose key is missing stays."""
-    return _TEMPLATE.sub(lambda match: str(_find(values, match[1], match[0])), text)
+    return _TEMPLATE.sub(lambda match: str(find_value(values, match[1], match[0])), text)
 
 
 def fingerprint_path(stage: str) -> Path:
@@ -168,13 +168,6 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _name_some(names: list[str]) -> str:
     rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + rest
-
-
-def _find(values: Mapping[str, Any], key: str, default: object = ABSENT) -> Any:
-    try:
-        return look_up(values, key)
-    except (KeyError, TypeError):  # which the schema will refuse
-        return default
 
 
 def _hash_content(path: Path) -> str:

@@ -55,6 +55,14 @@ def look_up(values: Mapping[str, Any], key: str) -> Any:
     return found
 
 
+def find_value(values: Mapping[str, Any], key: str, default: object = None) -> Any:
+    """Return the value of a dotted key, or `default` where there is none."""
+    try:
+        return look_up(values, key)
+    except (KeyError, TypeError):
+        return default
+
+
 def _validate(model: type[SectionT], document: dict[str, Any], path: Path) -> SectionT:
     try:
         return model.model_validate(document)
