@@ -9,7 +9,8 @@ from pathlib import Path
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.execution import place_model
-from biomassters.model.weights import CLEANING_KEY, load_model, save_weights
+from biomassters.model.weights import load_model, save_weights
+from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params import sections
 from biomassters.params.reading import read_params
 from biomassters.processes.ending import run_script

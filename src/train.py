@@ -10,7 +10,8 @@ from biomassters.batches.symmetries import views
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import place_model
-from biomassters.model.weights import CLEANING_KEY, save_weights
+from biomassters.model.weights import save_weights
+from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params import sections
 from biomassters.params.reading import read_params
 from biomassters.processes.ending import run_script

@@ -18,7 +18,8 @@ from winner_files import BACKBONE, make_network, save_checkpoint
 
 from biomassters.commands.import_weights import import_weights
 from biomassters.errors import ModelError
-from biomassters.model.weights import HEADER_KEY, load_model
+from biomassters.model.weights import load_model
+from biomassters.model.weights_header import HEADER_KEY
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import read_prediction
 from biomassters.sources.synthetic_source import SyntheticSource

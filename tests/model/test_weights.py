@@ -14,14 +14,12 @@ from biomassters.batches.distributed import ALONE
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.weights import (
-    CLEANING_KEY,
-    HEADER_KEY,
     decode_architecture,
     encode_architecture,
     load_model,
-    read_packages,
     save_weights,
 )
+from biomassters.model.weights_header import CLEANING_KEY, HEADER_KEY, read_packages
 from biomassters.params.sections import ModelParams, PredictParams
 from biomassters.processes.packages import list_versions
 

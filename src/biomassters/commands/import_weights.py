@@ -22,12 +22,8 @@ from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.network import Network
-from biomassters.model.weights import (
-    CLEANING_KEY,
-    compare_tensors,
-    describe_tensors,
-    save_weights,
-)
+from biomassters.model.weights import compare_tensors, describe_tensors, save_weights
+from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params.sections import ModelParams
 from biomassters.statistics.figures import Statistics, TargetFigures, publish_normalisation
 from biomassters.store.bands import BANDS

@@ -16,6 +16,7 @@ from biomassters.errors import ParamsError
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import encode_record, find_record, hash_record
 from biomassters.fingerprint.stage_inputs import FINGERPRINTS, PIPELINE_FILE, fingerprint_path
+from biomassters.model.weights_header import read_packages
 from biomassters.params.reading import PARAMS_FILE, find_value, read_document
 from biomassters.processes.packages import list_versions
 from biomassters.processes.scratch import scratch_folder
@@ -134,14 +135,8 @@ def _describe(stage: str, entries: list[Entry]) -> Iterator[str]:
 
 def _describe_packages() -> Iterator[str]:
     """Yield a line on versions that differ from those of the weights that are here."""
-    # Not above: torch takes seconds to import, which a pipeline without weights need not wait for.
-    paths = sorted(Path("models").glob("*/*.safetensors"))
-    if not paths:
-        return
-    from biomassters.model.weights import read_packages
-
     now = list_versions()
-    for path in paths:
+    for path in sorted(Path("models").glob("*/*.safetensors")):
         before = read_packages(path)
         changes = [
             f"{name} {before[name]} → {now[name]}"

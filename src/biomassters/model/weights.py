@@ -5,30 +5,20 @@ published weights (`commands.import_weights`).
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.weights_header import CLEANING_KEY, HEADER_KEY, PACKAGES_KEY, open_weights
 from biomassters.params.sections import Architecture
 from biomassters.processes.packages import list_versions
 from biomassters.processes.writing import write_whole
-
-HEADER_KEY: Final = "biomassters"
-"""The only key of the file's metadata: safetensors writes several in random order."""
-
-CLEANING_KEY: Final = "cleaning"
-"""Of the metadata: how the chips were cleaned that the model was trained on."""
-
-PACKAGES_KEY: Final = "packages"
-"""Of the header: the versions that the model was made with."""
 
 CLEANING_BEFORE: Final = "none"
 """How they were before there was any such key."""
@@ -92,17 +82,6 @@ def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
     return model.eval()
 
 
-def read_packages(path: Path) -> dict[str, str]:
-    """Return the versions of the packages that made a file, by name; none of an older file.
-
-    Raises:
-        ModelError: The file is absent, or is no weights file of this project.
-    """
-    with _open(path) as (_, header):
-        packages: dict[str, str] = header.get(PACKAGES_KEY, {})
-    return packages
-
-
 def encode_architecture(architecture: Architecture) -> str:
     """Return one line of JSON with sorted keys.
 
@@ -128,27 +107,8 @@ def decode_architecture(text: str) -> Architecture:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with _open(path) as (file, header):
+    with open_weights(path, framework="pt") as (file, header):
         return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open a file, and yield it with its header."""
-    if not path.is_file():
-        raise ModelError(
-            f"expected the weights {path}, got no such file; run `dvc repro` or `dvc pull`"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER_KEY])
-            header["architecture"], header["metadata"].get(CLEANING_KEY)
-            yield file, header
-    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"expected a weights file of this project, got another ({type(error).__name__}:"
-            f" {error}), at {path}; delete it and run `dvc repro`"
-        ) from None
 
 
 def _check_cleaning(path: Path, trained: str, expected: str) -> None:
