@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from waiting import PATIENCE_S
-from workspace import TINY, Workspace
+from workspace import TINY, Workspace, list_checkpoints
 
 from biomassters.store.layout import S2, image_shapes
 from biomassters.store.zarr_files import read_chunk, write_chunk
@@ -129,7 +129,7 @@ def edit_while_training(
     deadline = time.monotonic() + PATIENCE_S
     while dvc.poll() is None and time.monotonic() < deadline:
         trainer = find_trainer(workspace)
-        if trainer and list(workspace.folder.glob("work/train-0-*/checkpoint.pt")):
+        if trainer and list_checkpoints(workspace):
             trainer.send_signal(signal.SIGSTOP)
             names = [edit(Path(trainer.cwd())) for edit in edits]
             trainer.send_signal(signal.SIGCONT)
@@ -186,7 +186,7 @@ def test_edit_that_is_put_back_costs_seconds_and_one_that_stays_trains_anew(
     losses.write_text(edited)
     result = workspace.run("dvc", "repro", "train@0")
     assert "going on" not in result.stderr
-    assert len(list(workspace.folder.glob("work/train-0-*/checkpoint.pt"))) == 2
+    assert len(list_checkpoints(workspace)) == 2
 
 
 def test_comment_during_a_training_changes_nothing_and_keeps_what_is_half_trained(

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 from example_models import Pixelwise, Ramp
-from tiny_training import IDS, build_tiny_model, one_thread, pack_chips  # noqa: F401
+from tiny_training import (  # noqa: F401
+    BOTH,
+    IDS,
+    PLAIN,
+    build_tiny_model,
+    evaluated_model,
+    no_workers,
+    one_thread,
+    pack_chips,
+    three_chips,
+)
 from together import run_together
 from torch import Tensor
 
@@ -18,24 +28,6 @@ from biomassters.batches.reading import Batch, open_batches
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.prediction.inference import predict_batches, predict_view_sets, predict_views
 from biomassters.store.chips import ChipStore
-
-PLAIN = {"none": symmetries.views("none")}
-BOTH = PLAIN | {"flips": symmetries.views("flips")}
-
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
-    return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:3])
-
-
-@pytest.fixture(scope="module")
-def model() -> BiomassModel:
-    return build_tiny_model().eval()
 
 
 def predict(models: list[Any], batch: Batch, tta: Any) -> Tensor:

@@ -10,6 +10,7 @@ from example_chips import simulate_record
 from example_statistics import describe_chips
 from torch import nn
 
+from biomassters.batches import symmetries
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.packing.assembly import pack_split
 from biomassters.params.sections import (
@@ -99,6 +100,29 @@ def pack_chips(folder: Path, *chip_ids: str, target: bool = True) -> ChipStore:
 def list_bytes(model: nn.Module) -> dict[str, bytes]:
     """Return the bytes of all weights and buffers by name."""
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+PLAIN = {"none": symmetries.views("none")}
+BOTH = PLAIN | {"flips": symmetries.views("flips")}
+"""Sets of views."""
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read chips in the main thread."""
+    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
+
+
+@pytest.fixture(scope="module", name="store")
+def three_chips(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
+    """Return a store of three chips."""
+    return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:3])
+
+
+@pytest.fixture(scope="module", name="model")
+def evaluated_model() -> BiomassModel:
+    """Return a tiny model in evaluation mode."""
+    return build_tiny_model().eval()
 
 
 @pytest.fixture(autouse=True, scope="module")

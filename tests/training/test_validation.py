@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import torch
 from example_models import Ramp
-from tiny_training import IDS, build_tiny_model, one_thread, optimise, pack_chips  # noqa: F401
+from tiny_training import (  # noqa: F401
+    BOTH,
+    IDS,
+    PLAIN,
+    build_tiny_model,
+    evaluated_model,
+    no_workers,
+    one_thread,
+    optimise,
+    pack_chips,
+    three_chips,
+)
 from together import run_together
 
 from biomassters.batches import symmetries
@@ -17,24 +28,6 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.prediction.maps import read_prediction
 from biomassters.store.chips import ChipStore
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut, score_chips
-
-PLAIN = {"none": symmetries.views("none")}
-BOTH = PLAIN | {"flips": symmetries.views("flips")}
-
-
-@pytest.fixture(autouse=True)
-def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
-    return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:3])
-
-
-@pytest.fixture(scope="module")
-def model() -> BiomassModel:
-    return build_tiny_model().eval()
 
 
 def test_scores_are_those_computed_by_hand(store: ChipStore) -> None:
