@@ -56,16 +56,20 @@ def test_each_s1_defect_is_counted_in_its_month_and_band() -> None:
 
 def test_each_s2_defect_is_counted_in_its_month() -> None:
     chip = make_chip()
-    chip.s2[0, CLP, 0, :6] = [50, 51, 100, 101, 254, 255]
+    chip.s2[0, CLP, 0, :6] = [50, 51, 100, 101, 254, 65535]
     chip.s2[2] = 0  # present, and nothing in it
     chip.s2[3, :CLP, 0, :3] = 0
     chip.s2[4, 0, :10] = 0  # dark in B2 alone: a measured value
+    chip.s2[4, 0, 10:12] = 65535  # nodata in B2 alone
+    chip.s2[6, :, 1, :8] = 65535
     remove_s2(chip, 5)
     assert list_counted(gather_audit_facts(chip)) == {
         ("s2_cloudy", 0): 4,
         ("s2_nodata", 0): 1,
         ("s2_zero", 2): PIXELS,
         ("s2_zero", 3): 3,
+        ("s2_nodata", 6): 8,
+        ("s2_zero", 6): 8,
     }
 
 

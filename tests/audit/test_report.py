@@ -41,7 +41,7 @@ def plant_defects() -> list[Chip]:
     remove_s2(optical, *range(5), 6)
     optical.s2[7, :CLP] = 0
     optical.s2[8, S2_BANDS.index("B12"), :16] = 900
-    optical.s2[8, CLP, :8] = 255
+    optical.s2[8, CLP, :8] = 65535
     return [sound, radar, optical, make_chip("d", target=False)]
 
 

@@ -71,6 +71,11 @@ def test_other_bands_type_or_shape_are_refused(array: np.ndarray, got: str) -> N
         decode_s1(encode_chip_tiff(array))
 
 
+def test_another_type_is_refused_with_what_helps() -> None:
+    with pytest.raises(FileError, match=r"of float64: write the file anew, as float32$"):
+        decode_s1(encode_chip_tiff(S1.astype(np.float64)))
+
+
 @pytest.mark.parametrize("kept", [0, 3, 8, 150, 900, 30_000, 65_000])
 def test_truncated_file_is_refused(kept: int) -> None:
     with pytest.raises(FileError, match="expected a GeoTIFF, got "):

@@ -61,27 +61,18 @@ def test_absent_month_is_zero_whatever_its_pixels_hold() -> None:
     assert (images[:, :, 4:] == 0).all()
 
 
-def test_missing_cloud_probability_spares_the_reflectance() -> None:
-    s1, s2, s2_present = make_chip()
-    clouds = s2.to(torch.int32)
-    clouds[0, 2, 10, 0, 0] = 255
-    images = BandNormalisation.from_statistics("zscore", describe_bands())(
-        s1, clouds.to(torch.uint16), s2_present
-    )
-    assert images[0, 2, 14, 0, 0] == 0
-    assert images[0, 2, 4:14, 0, 0].tolist() == pytest.approx([1.0] * 10)
-
-
-def test_pixel_without_cloud_probability_and_reflectance_is_zero() -> None:
+def test_nodata_of_a_band_is_zero_and_spares_the_others() -> None:
     s1, s2, s2_present = make_chip()
     pixels = s2.to(torch.int32)
-    pixels[0, 2, :, 0, 0] = torch.tensor([0] * 10 + [255])
-    pixels[0, 2, :, 1, 1] = 0  # dark, and measured
+    pixels[0, 2, 10, 0, 0] = 65535  # without a cloud probability
+    pixels[0, 3, :, 0, 0] = 65535
+    pixels[0, 3, :, 1, 1] = 0  # dark, and measured
     images = BandNormalisation.from_statistics("zscore", describe_bands())(
         s1, pixels.to(torch.uint16), s2_present
     )
-    assert (images[0, 2, 4:, 0, 0] == 0).all()
-    assert images[0, 2, 4:, 1, 1].tolist() == pytest.approx([-3.0] * 10 + [-0.5])
+    assert images[0, 2, 4:, 0, 0].tolist() == pytest.approx([1.0] * 10 + [0])
+    assert (images[0, 3, 4:, 0, 0] == 0).all()
+    assert images[0, 3, 4:, 1, 1].tolist() == pytest.approx([-3.0] * 10 + [-0.5])
 
 
 def test_values_beyond_the_range_are_not_clipped() -> None:

@@ -14,7 +14,7 @@ from biomassters.simulator.chip import simulate_chip
 from biomassters.sources.source import FetchedChip
 from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.statistics.figures import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
-from biomassters.store.bands import MONTHS, S1_BANDS, S1_STORED_NODATA, S2_BANDS
+from biomassters.store.bands import MONTHS, S1_BANDS, S1_STORED_NODATA, S2_BANDS, S2_STORED_NODATA
 from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.layout import FORMAT_VERSION
 
@@ -79,7 +79,9 @@ def test_chip_is_what_was_simulated(store_path: Path, index: int) -> None:
     np.testing.assert_array_equal(chip.s1 == S1_STORED_NODATA, nodata)
     np.testing.assert_allclose(chip.s1[~nodata] * 0.01, simulated.s1[~nodata], atol=0.00501)
     for month, present in enumerate(simulated.s2_present):
-        expected = simulated.s2[month] if present else np.zeros_like(simulated.s2[month])
+        image = simulated.s2[month]
+        without = image[10] == 255
+        expected = np.where(without, 65535, image) if present else np.zeros_like(image)
         np.testing.assert_array_equal(chip.s2[month], expected)
     np.testing.assert_array_equal(chip.agbm, simulated.agbm)
 
@@ -108,7 +110,10 @@ def test_xarray_opens_the_store_with_names_and_units(store_path: Path) -> None:
         s1 = dataset.s1.isel(chip=1).values
         np.testing.assert_array_equal(np.isnan(s1), chip.s1 == S1_STORED_NODATA)
         np.testing.assert_allclose(s1[~np.isnan(s1)], chip.s1[~np.isnan(s1)] * 0.01, rtol=1e-6)
-        np.testing.assert_array_equal(dataset.s2.isel(chip=1), chip.s2)
+        s2 = dataset.s2.isel(chip=1).values
+        assert dataset.s2.encoding["_FillValue"] == S2_STORED_NODATA
+        np.testing.assert_array_equal(np.isnan(s2), chip.s2 == S2_STORED_NODATA)
+        np.testing.assert_array_equal(s2[~np.isnan(s2)], chip.s2[~np.isnan(s2)])
         np.testing.assert_array_equal(dataset.agbm.isel(chip=1), chip.agbm)
         np.testing.assert_array_equal(dataset.s2_present.isel(chip=1), chip.s2_present)
 

@@ -18,7 +18,7 @@ NAMES = ("none", "winner", "second", "third")
 NODATA = -32768
 B12, CLP = 9, 10
 CROSS = ndimage.generate_binary_structure(2, 1)
-BLANK = [0] * 10 + [255]
+BLANK = [65535] * 11
 
 
 def make_chip() -> Chip:
@@ -42,7 +42,7 @@ def draw_chip(seed: int) -> Chip:
     s1 = draw([NODATA, -9000, -1100, 0, 3300], 4, 2).astype(np.int16)
     s2 = random.integers(0, 4, (12, 11, 32, 32)).astype(np.uint16)
     s2[:, B12] = draw([0, 0, 1, 700, 900], 1, 4)[:, 0]
-    s2[:, CLP] = draw([0, 50, 51, 100, 101, 255], 1, 2)[:, 0]
+    s2[:, CLP] = draw([0, 50, 51, 100, 101, 65535], 1, 2)[:, 0]
     blank = draw([0, 0, 0, 1], 1, 4)[:, 0] > 0
     s2.transpose(0, 2, 3, 1)[blank] = BLANK
     present = random.random(12) < 0.8
@@ -95,7 +95,7 @@ def test_none_hands_over_the_very_chip() -> None:
 def test_winners_missing_cloud_probability_is_the_worst_cloud() -> None:
     """He divides all by 255: a pixel without a cloud probability is 1, as no cloud is."""
     chip = make_chip()
-    chip.s2[3, CLP, 0, 0] = 255
+    chip.s2[3, CLP, 0, 0] = 65535
     chip.s2[4, :, 1, 1] = BLANK
     chip.s2[5] = 0
     cleaned = clean_chip(chip._replace(s2_present=np.arange(12) != 5), "winner")
@@ -103,8 +103,8 @@ def test_winners_missing_cloud_probability_is_the_worst_cloud() -> None:
     images = BandNormalisation.from_statistics("minmax", publish_normalisation())(
         *(torch.from_numpy(array)[None] for array in (cleaned.s1, cleaned.s2, cleaned.s2_present))
     )[0].numpy()
-    assert images[3, 14, 0, 0] == pytest.approx(1, abs=1 / 255)
-    assert images[4, 4:, 1, 1].tolist() == pytest.approx([0] * 10 + [1], abs=1 / 255)
+    assert images[3, 14, 0, 0] == 1
+    assert images[4, 4:, 1, 1].tolist() == [0] * 10 + [1]
     assert (images[5, 4:] == 0).all()
 
 
@@ -122,7 +122,7 @@ def test_second_place_clips_backscatter(band: int, low_db: int, high_db: int) ->
 
 def test_second_place_takes_a_cloud_probability_over_100_for_0() -> None:
     chip = make_chip()
-    chip.s2[2, CLP, 0, :4] = [100, 101, 255, 0]
+    chip.s2[2, CLP, 0, :4] = [100, 101, 65535, 0]
     chip.s2[2, :, 1, 1] = BLANK
     cleaned = clean_chip(chip, "second")
     assert cleaned.s2[2, CLP, 0, :4].tolist() == [100, 0, 0, 0]
@@ -145,7 +145,7 @@ def find_lost(chip: Chip) -> list[tuple[int, ...]]:
     return [tuple(map(int, index)) for index in np.argwhere(changed)]
 
 
-@pytest.mark.parametrize(("probability", "is_lost"), [(50, False), (51, True), (255, True)])
+@pytest.mark.parametrize(("probability", "is_lost"), [(50, False), (51, True), (65535, True)])
 def test_third_place_loses_a_cloud_and_some_pixels_about_its_core(
     probability: int, is_lost: bool
 ) -> None:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from biomassters.store.bands import (
     CLP,
-    CLP_NODATA,
     N_MONTHS,
     S1_RANGE_DB,
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
     S2_BANDS,
+    S2_STORED_NODATA,
     SWIR_BANDS,
 )
 from biomassters.store.chips import Chip, ChipStore, read_facts
@@ -73,10 +73,10 @@ def _audit_s2(chip: Chip) -> dict[str, list[Any]]:
     }
     for month in np.flatnonzero(chip.s2_present):
         image = chip.s2[month]
-        without_clp = np.count_nonzero(image[CLP] == CLP_NODATA)
+        without_clp = np.count_nonzero(image[CLP] == S2_STORED_NODATA)
         measured = _find_measured(image)
         facts["s2_nodata"][month] = int(without_clp)
-        # 101...254 are no probabilities; whatever they mean, it is not a clear sky.
+        # Over 100 are no probabilities; whatever they mean, it is not a clear sky.
         facts["s2_cloudy"][month] = int(np.count_nonzero(image[CLP] > CLOUDY_CLP) - without_clp)
         facts["s2_zero"][month] = int(measured.size - np.count_nonzero(measured))
         facts["s2_block"][month] = [
@@ -87,11 +87,13 @@ def _audit_s2(chip: Chip) -> dict[str, list[Any]]:
 
 def _find_measured(image: NDArray[np.uint16]) -> NDArray[np.bool_]:
     """Find the pixels of an image, (11, H, W), that have a reflectance over 0 in any band."""
-    measured: NDArray[np.bool_] = image[0] != 0
+    # Nodata is the greatest number: one more is 0, and one more than 0 is 1.
+    measured: NDArray[np.bool_] = image[0] + np.uint16(1) > 1
     if not measured.all():
         # Few pixels have 0 in B2, and in most images none: the other bands are read there only.
         rows, columns = np.nonzero(~measured)
-        measured[rows, columns] = image[1:CLP, rows, columns].any(axis=0)
+        others = image[1:CLP, rows, columns] + np.uint16(1) > 1
+        measured[rows, columns] = others.any(axis=0)
     return measured
 
 

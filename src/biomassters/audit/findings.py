@@ -47,7 +47,7 @@ def list_findings(facts: SplitFacts) -> list[Finding]:
             (f"no_{orbit}", f"No {orbit} orbit in any month", "chips", ~present.any(axis=1))
             for orbit, present in facts.orbit_present.items()
         ),
-        ("s2_zero", "S2 images of nothing but zeros", "images", facts.zero_images),
+        ("s2_zero", "S2 images without any reflectance", "images", facts.zero_images),
         (
             "constant_block",
             f"One SWIR value over {BLOCK_SHARE:.0%} of the chip, in one piece",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from biomassters.audit.facts import CLOUDY_CLP, ORBITS, SplitFacts
 from biomassters.audit.findings import FEW_S2_MONTHS, Finding
-from biomassters.store.bands import CLP_NODATA, MONTHS, N_MONTHS
+from biomassters.store.bands import MONTHS, N_MONTHS
 
 PRESENT_COLOURS: Final = "YlGn"
 DEFECT_COLOURS: Final = "OrRd"
@@ -85,7 +85,7 @@ def _defect_rows(facts: SplitFacts) -> dict[str, NDArray[np.float64]]:
         for orbit, bands in ORBITS.items()
     }
     for title, name in (
-        (f"S2: CLP {CLP_NODATA}, unknown", "s2_nodata"),
+        ("S2: CLP unknown", "s2_nodata"),
         (f"S2: CLP over {CLOUDY_CLP}, cloudy", "s2_cloudy"),
         ("S2: reflectance 0 in all bands", "s2_zero"),
     ):

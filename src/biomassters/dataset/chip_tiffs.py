@@ -15,8 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 from rasterio.errors import CRSError, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
+from biomassters.dataset.declaration import Declaration, read_declaration
 from biomassters.dataset.files import FileError
-from biomassters.dataset.tiff_tags import find_fault
+from biomassters.dataset.tiff_tags import find_fault, measure_mask_block
 from biomassters.store.georeference import (
     Georeference,
     allow_nowhere,
@@ -33,12 +34,14 @@ class ChipRaster(NamedTuple):
     """A chip file, decoded.
 
     Attributes:
-        bands: (C, H, W).
+        bands: (C, H, W), the numbers that stand in the file.
         georeference: Where it lies; the official files do not say.
+        declared: What it says of these numbers; None = nothing, as the official files.
     """
 
     bands: NDArray[Any]
     georeference: Georeference
+    declared: Declaration | None = None
 
 
 def encode_chip_tiff(array: NDArray[np.generic]) -> bytes:
@@ -112,6 +115,9 @@ def decode_chip_tiff(data: bytes, *, n_bands: int, dtype: DTypeLike, chip_size: 
     fault = find_fault(data)
     if fault is not None:  # among them a file without bytes, which MemoryFile would write to
         raise FileError("a GeoTIFF", fault)
+    mask_block = measure_mask_block(data)
+    if mask_block > _largest_block(chip_size):
+        raise FileError("a GeoTIFF", f"one with a mask in blocks of {mask_block} pixels")
     try:
         with (
             allow_nowhere(),
@@ -121,6 +127,8 @@ def decode_chip_tiff(data: bytes, *, n_bands: int, dtype: DTypeLike, chip_size: 
         ):
             expected = _describe(n_bands, chip_size, str(np.dtype(dtype)))
             got = _describe_dataset(dataset, chip_size)
+            if got == _describe(n_bands, chip_size, dataset.dtypes[0]) != expected:
+                got += f": write the file anew, as {np.dtype(dtype)}"
             if got != expected:
                 raise FileError(expected, got)
             _check_blocks(dataset)
@@ -128,7 +136,9 @@ def decode_chip_tiff(data: bytes, *, n_bands: int, dtype: DTypeLike, chip_size: 
             fault = describe_fault(georeference)
             if fault is not None:
                 raise FileError("a place on Earth, or none", fault)
-            return ChipRaster(dataset.read(), georeference)
+            bands = dataset.read()
+            declared = read_declaration(dataset, bands, has_mask=mask_block > 0)
+            return ChipRaster(bands, georeference, declared)
     # Of text that is not UTF-8, such as the name of a CRS, rasterio makes a UnicodeDecodeError.
     except (RasterioError, CRSError, UnicodeDecodeError) as error:
         raise FileError("a GeoTIFF", _tell_reason(error)) from None
@@ -146,6 +156,11 @@ def _describe(n_bands: int, chip_size: int, dtype: str) -> str:
     return f"{n_bands} bands of {chip_size} x {chip_size} pixels of {dtype}"
 
 
+def _largest_block(chip_size: int) -> int:
+    """Return the pixels of the largest block that a file of such chips may have."""
+    return max(chip_size, 512) ** 2
+
+
 def _describe_dataset(dataset: DatasetReader, chip_size: int) -> str:
     if dataset.height == dataset.width and len(set(dataset.dtypes)) == 1:
         description = _describe(dataset.count, dataset.width, dataset.dtypes[0])
@@ -154,7 +169,7 @@ def _describe_dataset(dataset: DatasetReader, chip_size: int) -> str:
         description = f"{dataset.count} bands of {dataset.height} x {dataset.width} of {types}"
     # A block is decoded whole, however little of it lies in the image.
     largest = max(height * width for height, width in dataset.block_shapes)
-    if largest > max(chip_size, 512) ** 2:
+    if largest > _largest_block(chip_size):
         description += f" in blocks of {largest} pixels"
     return description
 

@@ -3,6 +3,8 @@
 Knows the layout of TIFF and BigTIFF directories, and of the tags no more than which may be long.
 It is read here because GDAL acts on tags while it opens a file: before it can be asked what they
 say, it has spent the time, or rasterio has printed what nobody can catch.
+
+Of the further directories (overviews, masks) only a mask concerns a chip's pixels.
 """
 
 import struct
@@ -26,11 +28,24 @@ Source: OGC GeoTIFF 1.1, 7.1.2; gdal.org/drivers/raster/gtiff.html.
 """
 LARGEST_DIRECTORY: Final = 4096
 """Tags of a directory, as libtiff has it."""
+MOST_DIRECTORIES: Final = 32
+"""Of a file among whose directories a mask is looked for: GDAL then looks at them all."""
+SUBFILE_TYPE: Final = 254
+"""What a directory is; with the bit `MASK`, a mask of the image.
+
+Source: TIFF 6.0, section 8 (NewSubfileType).
+"""
+MASK: Final = 4
+TILE_TAGS: Final = (322, 323)
+"""TileWidth and TileLength."""
 TYPE_BYTES: Final = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Size of a value by the number of its type; that of all others is 1.
 
 Source: TIFF 6.0, section 2; BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html).
 """
+
+
+_INTEGERS: Final = {3: "H", 4: "I", 16: "Q"}
 
 
 class _Layout(NamedTuple):
@@ -104,3 +119,43 @@ def find_fault(data: bytes) -> str | None:
     except UnicodeDecodeError:
         return "one with text that is not UTF-8"
     return None
+
+
+def measure_mask_block(data: bytes) -> int:
+    """Return the pixels of the largest block of a file's masks; 0 if it has none.
+
+    Args:
+        data: A file in whose first directory `find_fault` found nothing. Of one with more than
+            `MOST_DIRECTORIES` directories no mask is known.
+    """
+    layout = _LAYOUTS[data[:4]]
+    (start,) = layout.offset.unpack_from(data, layout.offset_at)
+    seen, largest = set(), 0
+    while start and start not in seen:
+        seen.add(start)
+        if len(seen) > MOST_DIRECTORIES:
+            return 0
+        try:
+            (n_tags,) = layout.length.unpack_from(data, start)
+            first = start + layout.length.size
+            end = first + min(n_tags, LARGEST_DIRECTORY) * layout.tag.size
+            tags = {
+                tag: _read_integer(layout, kind, field)
+                for tag, kind, _, field in layout.tag.iter_unpack(data[first:end])
+            }
+            (start,) = layout.offset.unpack_from(data, end)
+        except struct.error:  # GDAL reads no further either
+            return largest
+        if tags.get(SUBFILE_TYPE, 0) & MASK:
+            width, height = (tags.get(tag, 1) for tag in TILE_TAGS)  # a strip is within the image
+            largest = max(largest, 1, width * height)
+    return largest
+
+
+def _read_integer(layout: _Layout, kind: int, field: bytes) -> int:
+    """Return the first integer that stands in a tag's field; 0 of another type."""
+    letter = _INTEGERS.get(kind)
+    if letter is None or struct.calcsize(letter) > len(field):
+        return 0
+    order = layout.tag.format[0]
+    return int(struct.unpack_from(order + letter, field)[0])

@@ -20,6 +20,7 @@ from biomassters.store.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
     S2_BANDS,
+    S2_STORED_NODATA,
 )
 
 Array = npt.NDArray[Any]
@@ -72,16 +73,19 @@ def choose_summer_month(s2: Array, s2_present: Array) -> int | None:
     present = [month for month in SUMMER if s2_present[month]]
     if not present:
         return None
-    return min(present, key=lambda month: float(s2[month, CLP].mean()))
+    # Where no cloud probability is known, the worst is assumed.
+    clouds = np.minimum(s2[:, CLP], 100).mean(axis=(1, 2))
+    return min(present, key=lambda month: float(clouds[month]))
 
 
 def true_colour(s2_month: Array) -> Array:
-    """Return an image, (H, W, 3), 0...1, from one month of S2, (11, H, W).
+    """Return an image, (H, W, 3), 0...1, from one month of S2, (11, H, W); nodata is black.
 
     The stretch goes from 0 to the 99th percentile of this image, and is at least 0...0.08 in
     reflectance, so that a forest stays dark.
     """
     image = np.moveaxis(s2_month[list(TRUE_COLOUR)], 0, -1).astype(np.float32)
+    image[image == S2_STORED_NODATA] = 0
     top = max(800.0, float(np.percentile(image, 99)))
     return np.asarray(np.clip(image / top, 0, 1) ** 0.7)
 

@@ -2,8 +2,8 @@
 
 Source: the winner's normalised tensor of a real chip, from which it follows that backscatter is not
 clipped, that the cloud probability is divided by 255 as any band is by its maximum, and that nodata
-is 0 after normalisation. That chip has no pixel without a cloud probability (255): to be 0 there is
-this project's choice, in line with all other nodata.
+is 0 after normalisation. That chip has no pixel without a cloud probability: to be 0 there is this
+project's choice, in line with all other nodata; `store.cleaning` has the winner's.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,11 @@ from biomassters.params.sections import NormalisationName
 from biomassters.statistics.figures import Normalisation
 from biomassters.store.bands import (
     BANDS,
-    CLP,
-    CLP_NODATA,
     N_BANDS,
     N_S1,
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
+    S2_STORED_NODATA,
 )
 
 
@@ -71,8 +70,7 @@ class BandNormalisation(nn.Module):
 
         Args:
             s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB; -32768 = nodata.
-            s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16. A cloud probability of
-                255 is nodata; where all other bands are 0 as well, the whole pixel is.
+            s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16; 65535 = nodata.
             s2_present: (B, T) bool; False = absent month.
         """
         offset, scale = self.offset[:, None, None], self.scale[:, None, None]
@@ -83,10 +81,10 @@ class BandNormalisation(nn.Module):
         backscatter.copy_(s1).mul_(S1_STORED_SCALE_DB).sub_(offset[:N_S1]).mul_(scale[:N_S1])
         backscatter.masked_fill_(s1 == S1_STORED_NODATA, 0.0)
         optical.copy_(s2)  # first of all: a GPU can do little else with uint16
-        without_reflectance, without_clouds = _find_nodata(optical, s2_present)
-        optical.sub_(offset[N_S1:]).mul_(scale[N_S1:])
-        optical[:, :, :CLP].masked_fill_(without_reflectance, 0.0)
-        optical[:, :, CLP:].masked_fill_(without_clouds, 0.0)
+        # As int16, where it is -1: a GPU cannot compare uint16.
+        nodata = s2.view(torch.int16) == S2_STORED_NODATA - 2**16
+        nodata |= ~s2_present[:, :, None, None, None]
+        optical.sub_(offset[N_S1:]).mul_(scale[N_S1:]).masked_fill_(nodata, 0.0)
         return images
 
 
@@ -115,14 +113,6 @@ def fill_absent_months(s2: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
     # As int16: a GPU cannot index uint16.
     images = s2.view(torch.int16).flatten(0, 1)[rows].view(torch.uint16)
     return images, s2_present.any(dim=1, keepdim=True).expand_as(s2_present)
-
-
-def _find_nodata(optical: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which pixels have no reflectance, and which no cloud probability: (B, T, 1, H, W)."""
-    absent = ~s2_present[:, :, None, None, None]
-    without_clouds = optical[:, :, CLP:] == CLP_NODATA
-    without_reflectance = without_clouds & (optical[:, :, :CLP].amax(dim=2, keepdim=True) == 0)
-    return without_reflectance | absent, without_clouds | absent
 
 
 def _need(values: Sequence[float] | None, name: str, statistic: str) -> list[float]:

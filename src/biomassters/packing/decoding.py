@@ -10,14 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.dataset.chip_tiffs import ChipRaster, decode_chip_tiff, read_plain_tiff
+from biomassters.dataset.declaration import follow_agbm, follow_s1, follow_s2
 from biomassters.dataset.files import BadFile, ChipRecord, FileError, FileRecord, verify
-from biomassters.store.bands import S1_NODATA_DB, S1_STORED_NODATA, S1_STORED_SCALE_DB
+from biomassters.store.bands import (
+    CLP,
+    CLP_NODATA,
+    S1_NODATA_DB,
+    S1_STORED_NODATA,
+    S1_STORED_SCALE_DB,
+    S2_STORED_NODATA,
+)
 from biomassters.store.chips import Chip
 from biomassters.store.georeference import NOWHERE, Georeference, lie_together
 from biomassters.store.layout import AGBM, S1, S2, image_shapes
 
 LARGEST_STORED: Final = -(S1_STORED_NODATA + 1)
 """The greatest backscatter that the store can hold, and the least with a minus, in its units."""
+LARGEST_AGBM: Final = 10_000.0
+"""t/ha; the densest forests that were ever measured hold less than half of it.
+
+Source: Keith, Mackey and Lindenmayer (2009), doi:10.1073/pnas.0901970106: 1,867 t of carbon a
+hectare in Eucalyptus regnans, living and dead; biomass is about twice its carbon.
+"""
+SMALLEST_AGBM: Final = -0.5
+"""t/ha; from here on a value rounds to 0: the models that make targets may go a little below."""
 
 
 def decode_chip(
@@ -69,15 +85,20 @@ def _decode_file(record: FileRecord, data: bytes, out: NDArray[Any]) -> Georefer
     verify(record, data)
     if out.dtype == S1.dtype:
         raster = _decode_tiff(data, np.float32, out.shape)
-        store_backscatter(raster.bands, out)
+        declared = raster.declared
+        store_backscatter(
+            raster.bands if declared is None else follow_s1(raster.bands, declared), out
+        )
     elif out.dtype == S2.dtype:
         raster = _decode_tiff(data, np.uint16, out.shape)
-        out[:] = raster.bands
+        declared = raster.declared
+        out[:] = raster.bands if declared is None else follow_s2(raster.bands, declared)
+        mark_missing_clouds(out)
     else:
         raster = _decode_tiff(data, np.float32, (1, *out.shape))
-        out[:] = raster.bands[0]
-        if np.isinf(out).any():
-            raise FileError("finite AGBM", "infinity")
+        declared = raster.declared
+        [out[:]] = raster.bands if declared is None else follow_agbm(raster.bands, declared)
+        check_agbm(out)
     return raster.georeference
 
 
@@ -115,7 +136,9 @@ def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> Non
 
     Args:
         s1_db: Backscatter, dB, of any shape; -9999 and what is not finite are nodata.
-        out: Gets the same in 0.01 dB, nodata as `bands.S1_STORED_NODATA`.
+        out: Gets the same in 0.01 dB, nodata as `bands.S1_STORED_NODATA`. Only what is exactly 0
+            becomes 0, a known defect of the files that audit and cleaning look for; what would
+            round to 0 becomes 0.01 dB of its sign.
 
     Raises:
         FileError: A value is beyond the store's range.
@@ -125,6 +148,9 @@ def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> Non
     with np.errstate(over="ignore", invalid="ignore"):
         stored = s1_db * np.float32(1 / S1_STORED_SCALE_DB)
     np.rint(stored, out=stored)
+    zero = stored == 0
+    if zero.any():
+        stored[zero] = np.sign(s1_db[zero])
     # Not by `>`: NaN must be among them. What is not finite and -9999 dB, the files' nodata, become
     # the store's nodata; any other value is refused, of which int16 would make some backscatter.
     beyond = ~(np.abs(stored) <= LARGEST_STORED)
@@ -140,6 +166,41 @@ def store_backscatter(s1_db: NDArray[np.float32], out: NDArray[np.int16]) -> Non
         np.copyto(stored, np.float32(S1_STORED_NODATA), where=beyond)
     # To integers before bands that lie pixel by pixel in the file are put apart: half the bytes.
     out[:] = stored.astype(np.int16)
+
+
+def mark_missing_clouds(s2: NDArray[np.uint16]) -> None:
+    """Mark nodata as the store does where a file has 255 for the cloud probability.
+
+    255 tells of a missing cloud mask, which does not make measured reflectance wrong: only where
+    all of that is 0 it is nodata, too.
+
+    Args:
+        s2: Reflectance and cloud probability, (11, H, W); modified.
+    """
+    missing = s2[CLP] == CLP_NODATA
+    if missing.any():
+        blank = missing & ~s2[:CLP].any(axis=0)
+        s2[CLP, missing] = S2_STORED_NODATA
+        s2[:, blank] = S2_STORED_NODATA
+
+
+def check_agbm(agbm: NDArray[np.float32]) -> None:
+    """Refuse what no forest holds: a nodata value that is not declared, or another unit.
+
+    Args:
+        agbm: AGBM, (H, W), t/ha, NaN = nodata.
+
+    Raises:
+        FileError: A value does not even round to 0 or more, or is above `LARGEST_AGBM`.
+    """
+    impossible = agbm[(agbm < SMALLEST_AGBM) | (agbm > LARGEST_AGBM)]
+    if impossible.size:
+        values, counts = np.unique(impossible, return_counts=True)
+        raise FileError(
+            f"AGBM of 0 to {LARGEST_AGBM:,.0f} t/ha and, where there is none, NaN or the nodata"
+            " value that the file declares",
+            f"{values[counts.argmax()]:g} t/ha ({impossible.size} of {agbm.size} pixels)",
+        )
 
 
 def _describe_place(place: Georeference) -> str:

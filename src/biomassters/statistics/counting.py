@@ -6,10 +6,8 @@ Stored values are integers, so counting how often a band has each value gives ev
 exactly, in one pass and in constant memory. Sums are correctly rounded (`math.fsum`): the figures,
 and so the file that training depends on, are the same on every machine.
 
-Nodata never enters. For S1 it is stored as such. Absent months of S2 are left out whole. A pixel
-whose cloud probability is 255 has none; its reflectance is left out only where all ten bands are
-0: 255 tells of a missing cloud mask, which does not make measured reflectance wrong. (The two real
-chips have no 255 at all, but many dark pixels with 0 in some bands: these are data.)
+Nodata, which is stored as such, never enters; absent months of S2 are left out whole. (Dark pixels
+with 0 in some bands, of which the two real chips have many, are data.)
 """
 
 import math
@@ -28,7 +26,7 @@ from biomassters.statistics.figures import (
     publish_normalisation,
 )
 from biomassters.statistics.histograms import Histogram
-from biomassters.store.bands import BANDS, CLP, CLP_NODATA, N_S1, N_S2, S1_STORED_SCALE_DB
+from biomassters.store.bands import BANDS, N_S1, N_S2, S1_STORED_SCALE_DB, S2_STORED_NODATA
 from biomassters.store.chips import Chip, ChipStore
 
 TARGET: Final = "AGBM"
@@ -70,12 +68,9 @@ class Counts:
             self.s1[band] += np.bincount(shifted[:, band].ravel(), minlength=_N_VALUES)
         self.s1[:, 0] = 0
         s2 = chip.s2[chip.s2_present]
-        without_clp = s2[:, CLP] == CLP_NODATA
-        n_blank = int((without_clp & ~s2[:, :CLP].any(axis=1)).sum()) if without_clp.any() else 0
         for band in range(N_S2):
             self.s2[band] += np.bincount(s2[:, band].ravel(), minlength=_N_VALUES)
-        self.s2[:CLP, 0] -= n_blank
-        self.s2[CLP, CLP_NODATA] = 0
+        self.s2[:, S2_STORED_NODATA] = 0
         if chip.agbm is not None:
             self._add_target(chip.agbm)
 

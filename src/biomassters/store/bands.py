@@ -54,10 +54,18 @@ the greatest of the official train chips is 30 dB (the winner's normalisation co
 """
 
 CLP_NODATA: Final = 255
-"""Nodata of the cloud probability."""
+"""Nodata of the cloud probability in the S2 files."""
 
 S1_STORED_NODATA: Final = -32768
 """Nodata of S1 in a chip store."""
 
 S1_STORED_SCALE_DB: Final = 0.01
 """One unit of S1 in a chip store, dB."""
+
+S2_STORED_NODATA: Final = 65535
+"""Nodata of S2 in a chip store, of each band by itself.
+
+Not 255, which is nodata in the files: there it is the cloud probability that the winner's model
+sees. Of Sentinel-2's own reflectance 65535 means saturated, which is no measurement either.
+Source: Sentinel-2 Products Specification Document, Level-1C metadata (Special_Values).
+"""

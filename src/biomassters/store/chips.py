@@ -22,7 +22,8 @@ class Chip(NamedTuple):
     Attributes:
         chip_id: Its name.
         s1: Backscatter, (12, 4, H, W), int16, 0.01 dB; `bands.S1_STORED_NODATA` = nodata.
-        s2: Reflectance and cloud probability, (12, 11, H, W), uint16; 0 in absent months.
+        s2: Reflectance and cloud probability, (12, 11, H, W), uint16; `bands.S2_STORED_NODATA` =
+            nodata, 0 in absent months.
         s2_present: (12,) bool; False = absent month.
         agbm: AGBM, (H, W), float32, t/ha, NaN = no target; None = the split has no targets.
         georeference: Where it lies.

@@ -1,13 +1,10 @@
 """What is done to a chip's values when it is read: the rules of the competition's three winners.
 
-Stores keep every value as its file has it. S1 nodata is `bands.S1_STORED_NODATA`; a pixel of S2 is
-nodata where its cloud probability is 255 and all ten bands are 0.
-
 - `none`: as stored.
-- `winner`: a missing cloud probability (255) becomes 254, the greatest that is no nodata. He
-  divides by 255 whatever the file holds, so that such a pixel is 1, the worst cloud, while nodata
-  is 0 to our models (see `normalisation`): 254 makes it 0.996. All else that he does to the values
-  is in the normalisation, or the same: without a cloud probability of 255 this equals `none`.
+- `winner`: a missing cloud probability becomes 255, as the files have it. He divides by 255
+  whatever the file holds, so that such a pixel is 1, the worst cloud, while nodata is 0 to our
+  models (see `normalisation`). All else that he does to the values is in the normalisation, or the
+  same: where no cloud probability is missing this equals `none`.
 - `second`: backscatter is clipped, and a cloud probability over 100 is 0. Nodata stays nodata
   (he clips -9999 too, to the least backscatter, and has 0 for a pixel without any S2).
 - `third`: nodata are backscatter of 0 dB; of S2 regions of one value of B12 over 3 % of a chip,
@@ -31,15 +28,13 @@ from biomassters.params.sections import CleaningName
 from biomassters.store.bands import (
     CLP,
     CLP_NODATA,
-    N_S2,
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
     S2_BANDS,
+    S2_STORED_NODATA,
 )
 from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.constant_blocks import find_constant_blocks
-
-CLP_WORST: Final = CLP_NODATA - 1
 
 SECOND_S1_RANGE_DB: Final = ((-25, 30), (-63, 29), (-25, 32), (-70, 23))
 SECOND_CLP_MAX: Final = 100
@@ -51,7 +46,6 @@ THIRD_GROWTH: Final = range(-2, 4)
 """A pixel is cloudy that has a core so many rows and columns on: a core becomes 6 x 6 pixels."""
 
 _B12: Final = S2_BANDS.index("B12")
-_BLANK: Final = np.where(np.arange(N_S2) == CLP, CLP_NODATA, 0).astype(np.uint16)[:, None, None]
 
 Mask = NDArray[np.bool_]
 
@@ -82,7 +76,7 @@ def clean_chip(chip: Chip, name: CleaningName) -> Chip:
 
 
 def _clean_as_winner(chip: Chip) -> Chip:
-    return _set_clouds(chip, chip.s2[:, CLP] == CLP_NODATA, CLP_WORST)
+    return _set_clouds(chip, chip.s2[:, CLP] == S2_STORED_NODATA, CLP_NODATA)
 
 
 def _clean_as_second(chip: Chip) -> Chip:
@@ -114,17 +108,19 @@ def _clean_as_third(chip: Chip) -> Chip:
     known = present & ~nodata  # nodata counts as no cloud, or cleaning again would let it grow
     blocks = np.zeros_like(nodata)
     for month in np.flatnonzero(known.any(axis=(1, 2))):
-        blocks[month] = find_constant_blocks(chip.s2[month, _B12], where=known[month])
+        b12 = chip.s2[month, _B12]
+        where = known[month] & (b12 != S2_STORED_NODATA)
+        blocks[month] = find_constant_blocks(b12, where=where)
     clouds = _open_clouds(known & ((chip.s2[:, CLP] > THIRD_CLP_MAX) | blocks))
-    np.copyto(s2, _BLANK, where=(present & (blocks | clouds))[:, None])
+    np.copyto(s2, S2_STORED_NODATA, where=(present & (blocks | clouds))[:, None])
     return chip._replace(s1=s1, s2=s2)
 
 
 def _find_nodata(chip: Chip) -> Mask:
     """Find the pixels without any S2, (12, H, W); also false in absent months, which hold 0."""
-    nodata: Mask = chip.s2[:, CLP] == CLP_NODATA
+    nodata: Mask = chip.s2[:, CLP] == S2_STORED_NODATA
     if nodata.any():
-        nodata &= ~chip.s2[:, :CLP].any(axis=1)
+        nodata &= (chip.s2[:, :CLP] == S2_STORED_NODATA).all(axis=1)
     return nodata
 
 

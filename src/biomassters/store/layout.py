@@ -16,15 +16,17 @@ from biomassters.store.bands import (
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
     S2_BANDS,
+    S2_STORED_NODATA,
     SWIR_BANDS,
 )
 from biomassters.store.zarr_files import ArrayLayout
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 # Backscatter is kept in steps of 0.01 dB: half the bytes of float32, and far less once compressed,
 # for the last bits of a float are noise. Rounding moves a value by 0.005 dB at most, far less
-# than speckle does. int16 reaches to 327 dB either way; its least number is left for nodata.
+# than speckle does. int16 reaches to 327 dB either way; its least number is left for nodata. What
+# is not exactly 0 dB is not stored as 0, which is a known defect of the official files.
 S1: Final = ArrayLayout(
     "s1",
     "int16",
@@ -40,7 +42,10 @@ S2: Final = ArrayLayout(
     "s2",
     "uint16",
     ("chip", "month", "s2_band", "y", "x"),
-    {"long_name": "Sentinel-2 reflectance (10,000 = 1), cloud probability; 0 in absent months"},
+    {
+        "long_name": "Sentinel-2 reflectance (10,000 = 1), cloud probability; 0 in absent months",
+        "_FillValue": S2_STORED_NODATA,
+    },
 )
 AGBM: Final = ArrayLayout(
     "agbm",
@@ -88,7 +93,7 @@ AUDIT_FACTS: Final = tuple(
         ("s1_outside", "int32", ("month", "s1_band"), "pixels outside the physical range", {}),
         ("s2_nodata", "int32", ("month",), "pixels without cloud probability", {}),
         ("s2_cloudy", "int32", ("month",), "pixels of a cloud probability over 50 %", {}),
-        ("s2_zero", "int32", ("month",), "pixels of reflectance 0 in all bands", {}),
+        ("s2_zero", "int32", ("month",), "pixels without a reflectance over 0", {}),
         (
             *("s2_block", "int32", ("month", "swir_band")),
             *("pixels of the largest region of one value; 0 if none is over 3 % of the chip", {}),
