@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
 from biomassters.dataset.chip_tiffs import decode_chip_tiff, encode_chip_tiff, read_plain_tiff
+from biomassters.dataset.declaration import follow_agbm, follow_s1, follow_s2
 from biomassters.dataset.files import FileError
 
 ONE_LINE = re.compile(r"expected .+, got .+")
@@ -33,6 +34,8 @@ OPTIONS = [
     {"compress": "packbits", "blockysize": 2},
     {"BIGTIFF": "YES", "compress": "deflate"},
     {"endianness": "big"},
+    {"masked": True},
+    {"masked": True, "compress": "deflate", "tiled": True, "blockxsize": 16, "blockysize": 16},
 ]
 TAGS = [
     *(254, 255, 256, 257, 258, 259, 262, 266, 269, 270, 273, 274, 277, 278, 279, 280, 281, 282),
@@ -41,6 +44,7 @@ TAGS = [
     *(34675, 34735, 34736, 34737, 34853, 37724, 42112, 42113, 50674, 50844, 50838, 50839, 65535),
 ]
 NUMBERS = [0, 1, 2, 3, 4, 5, 7, 8, 10, 16, 17, 32, 64, 255, 256, 4096, 65535, 32767, 2**31 - 1]
+FOLLOW = {"S1": follow_s1, "S2": follow_s2, "agbm": follow_agbm}
 COMPRESSIONS = [1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34676, 34712, 34887, 34925, 50000, 50001]
 
 found: collections.Counter[str] = collections.Counter()
@@ -96,6 +100,10 @@ def try_file(kind: str, data: bytes) -> None:
     plain = read_plain_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=SIDE)
     try:
         raster = decode_chip_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=SIDE)
+        if raster.declared is not None:
+            values = FOLLOW[kind](raster.bands, raster.declared)
+            assert (values.shape, values.dtype) == (raster.bands.shape, raster.bands.dtype)
+            found["declared"] += 1
     except FileError as error:
         message = str(error)
         assert ONE_LINE.fullmatch(message), message

@@ -102,8 +102,8 @@ def draw_pixels(kind: str) -> NDArray[Any]:
     return pixels
 
 
-def write_tiff(kind: str, **options: Any) -> bytes:
-    """Return a georeferenced file that GDAL wrote, with metadata and nodata."""
+def write_tiff(kind: str, *, masked: bool = False, **options: Any) -> bytes:
+    """Return a georeferenced file that GDAL wrote, with metadata, nodata, a scale and a mask."""
     pixels = draw_pixels(kind)
     profile = {
         "driver": "GTiff",
@@ -115,9 +115,13 @@ def write_tiff(kind: str, **options: Any) -> bytes:
         "transform": rasterio.Affine(10, 0, 350_000, 0, -10, 6_900_000),
         "nodata": 0,
     }
-    with rasterio.MemoryFile() as memory:
+    with rasterio.MemoryFile() as memory, rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         with memory.open(**{**profile, **options}) as dataset:
             dataset.write(pixels)
+            if masked:
+                dataset.scales = [0.0001] * len(pixels)
+                dataset.units = ["dB"] * len(pixels)
+                dataset.write_mask(np.arange(SIDE**2).reshape(SIDE, SIDE) % 3 > 0)
             dataset.update_tags(AREA="Finland", SCALE="0.0001")
             dataset.set_band_description(1, "first")
         return bytes(memory.read())
