@@ -17,12 +17,13 @@ Source: drivendataorg/the-biomassters, 1st-place/src/dataset.py, 2nd-place/libs/
 and 3rd-place/utils.py (preprocess_s1, preprocess_s2).
 """
 
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from biomassters.params.sections import CleaningName
 from biomassters.store.bands import (
@@ -40,10 +41,14 @@ SECOND_S1_RANGE_DB: Final = ((-25, 30), (-63, 29), (-25, 32), (-70, 23))
 SECOND_CLP_MAX: Final = 100
 
 THIRD_CLP_MAX: Final = 50
-THIRD_CORE: Final = range(-1, 2)
+THIRD_CORE: Final = (1, 3, 3)
 """A cloud's core has clouds all around it, in 3 x 3 pixels; what has no core is spared."""
-THIRD_GROWTH: Final = range(-2, 4)
-"""A pixel is cloudy that has a core so many rows and columns on: a core becomes 6 x 6 pixels."""
+THIRD_GROWTH: Final = (1, 6, 6)
+"""A core becomes 6 x 6 pixels: its own, the 3 before it and the 2 after it, by row and column."""
+THIRD_HOLE: Final = 2
+"""Pixels of the largest hole in a cloud that is filled."""
+_CROSS: Final = ndimage.generate_binary_structure(3, 1) & (np.arange(3) == 1)[:, None, None]
+"""The pixels beside, above and below one, of its own image."""
 
 _B12: Final = S2_BANDS.index("B12")
 
@@ -129,35 +134,15 @@ def _open_clouds(clouds: Mask) -> Mask:
 
     Beyond the edges all is cloudy to a core, and nothing to a cloud that grows.
     """
-    cores = _combine_along_axes(clouds, THIRD_CORE, np.logical_and, beyond=True)
-    return _fill_holes(_combine_along_axes(cores, THIRD_GROWTH, np.logical_or, beyond=False))
-
-
-def _combine_along_axes(mask: Mask, reach: range, combine: np.ufunc, *, beyond: bool) -> Mask:
-    """Combine each pixel with those that lie `reach` rows and columns on."""
-    for axis in (1, 2):
-        margins = [(0, 0)] * 3
-        margins[axis] = (-reach.start, reach.stop - 1)
-        padded = np.moveaxis(np.pad(mask, margins, constant_values=beyond), axis, 0)
-        length = mask.shape[axis]
-        shifted = [padded[first : first + length] for first in range(len(reach))]
-        mask = np.moveaxis(reduce(combine, shifted), 0, axis)
-    return mask
+    # As filters, which go along one axis after the other: half the time of binary morphology.
+    cores = ndimage.minimum_filter(clouds.view(np.uint8), THIRD_CORE, mode="constant", cval=1)
+    grown = ndimage.maximum_filter(cores, THIRD_GROWTH, mode="constant", origin=(0, -1, -1))
+    return _fill_holes(grown.view(np.bool_))
 
 
 def _fill_holes(mask: Mask) -> Mask:
     """Fill holes of one or two pixels, beside or above each other."""
-    holes = ~mask
-    neighbours = _count_neighbours(holes)
-    ends = holes & (neighbours == 1)
-    pairs = ends & (_count_neighbours(ends) == 1)
-    filled: Mask = mask | (holes & (neighbours == 0)) | pairs
+    labels, _ = ndimage.label(~mask, _CROSS)
+    sizes = np.bincount(labels.ravel())
+    filled: Mask = (sizes <= THIRD_HOLE)[labels] | mask
     return filled
-
-
-def _count_neighbours(mask: Mask) -> NDArray[np.uint8]:
-    """Count how many of each pixel's four neighbours are true."""
-    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1))).view(np.uint8)
-    rows, columns = padded[:, :, 1:-1], padded[:, 1:-1]
-    count: NDArray[np.uint8] = rows[:, :-2] + rows[:, 2:] + columns[:, :, :-2] + columns[:, :, 2:]
-    return count
