@@ -10,6 +10,7 @@ from biomassters.commands.summary import summarise
 from biomassters.commands.use_catalogue import switch_catalogue
 from biomassters.commands.why import explain
 from biomassters.dataset.catalogue import read_catalogue
+from biomassters.dataset.catalogue_files import HOMES
 from biomassters.processes.ending import run_script
 from biomassters.simulator.official_files import write_dataset
 
@@ -38,12 +39,19 @@ def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     command.add_argument("--chips", type=int, default=10, help="train chips (10)")
     command.add_argument("--test-chips", type=int, default=2, help="test chips (2)")
     command.add_argument("--chip-size", type=int, default=256, help="pixels (256)")
+    command.add_argument(
+        "--names",
+        choices=tuple(HOMES),
+        default="official",
+        help="what the catalogues are called: torchgeo is for TorchGeo's reader (official)",
+    )
     command.set_defaults(
         run=lambda arguments: write_dataset(
             arguments.folder,
             n_train=arguments.chips,
             n_test=arguments.test_chips,
             chip_size=arguments.chip_size,
+            home=arguments.names,
         )
     )
 

@@ -1,3 +1,5 @@
+import gzip
+import re
 import shutil
 import subprocess
 import sys
@@ -109,7 +111,7 @@ def test_message_of_dvc_is_one_line(other: Path) -> None:
 @pytest.mark.usefixtures("workspace")
 @pytest.mark.parametrize(
     ("drop", "message"),
-    [("_S1_03.tif", "expected an S1 file of chip"), (",test,", "expected chips of the split test")],
+    [("_S1_03.tif", "expected an S1 file of chip"), (".tif", "expected at least one row")],
 )
 def test_invalid_catalogue_leaves_data_untouched(other: Path, drop: str, message: str) -> None:
     before = read_state()
@@ -130,6 +132,43 @@ def test_folder_in_data_is_refused(folder: str) -> None:
     with pytest.raises(CatalogueError, match="expected a folder outside data/"):
         switch_catalogue(Path(folder))
     assert read_state() == before
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(
+    ("split", "left", "consequence"),
+    [
+        ("train", "1 train, 0 test", "without test chips nothing is predicted"),
+        ("test", "0 train, 1 test", r"nothing is trained: .*predict\.models to imported"),
+    ],
+)
+def test_catalogue_of_one_split_is_taken_and_its_consequence_said(
+    split: str, left: str, consequence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    counts = {"n_train": 0, "n_test": 0, f"n_{split}": 1}
+    write_catalogue(other, **counts, chip_size=32)
+    monkeypatch.setattr(catalogue_switch, "_dvc", lambda *_: None)
+    said = switch_catalogue(other)
+    assert left in said
+    assert re.search(consequence, said)
+    assert hash_folder(Path("data")) == hash_folder(other)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_catalogue_of_another_home_gets_the_official_names(
+    other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = {path.name: path.read_bytes() for path in other.iterdir()}
+    (other / "features_metadata.csv").rename(other / "biomassters_features_metadata.csv")
+    targets = other / "train_agbm_metadata.csv"
+    (other / "The_BioMassters_-_train_agbm_metadata.csv.csv.gz").write_bytes(
+        gzip.compress(targets.read_bytes())
+    )
+    targets.unlink()
+    monkeypatch.setattr(catalogue_switch, "_dvc", lambda *_: None)
+    assert "3 train, 1 test" in switch_catalogue(other)
+    assert {path.name: path.read_bytes() for path in Path("data").iterdir()} == sound
 
 
 @pytest.mark.usefixtures("workspace")
@@ -183,8 +222,9 @@ def test_command_simulate_writes_official_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("simulate", "made", "--chips", "0"), "error: expected 1 train chip, 1 test"),
-        (("simulate", "made", "--chip-size", "40"), "error: expected 1 train chip, 1 test"),
+        (("simulate", "x", "--chips=0", "--test-chips=0"), "error: expected train or test chips"),
+        (("simulate", "x", "--chips=-1"), "error: expected train or test chips, one at least"),
+        (("simulate", "x", "--chip-size=40"), "error: expected train or test chips, one at least"),
         (("summary",), "error: expected metrics/evaluation.json, got none"),
         (("use-catalogue", "made"), "error: expected dvc.yaml"),
     ],

@@ -9,8 +9,9 @@ from biomassters.dataset.catalogue import (
     FEATURES_FILE,
     TARGET_COLUMNS,
     read_catalogue,
+    targets_file,
 )
-from biomassters.dataset.files import REGIONS, FileRecord
+from biomassters.dataset.files import REGIONS, SPLITS, FileRecord, Split
 from biomassters.errors import CatalogueError
 from biomassters.store.bands import MONTHS
 
@@ -256,14 +257,27 @@ def test_file_that_is_no_catalogue_is_refused(folder: Path, content: bytes, mess
         read_catalogue(folder)
 
 
-def test_absent_catalogue_and_empty_split_are_refused(folder: Path) -> None:
-    write_csv(folder / FEATURES_FILE, feature_rows("cc", "test"))
-    (folder / TARGETS_FILE).unlink()
-    with pytest.raises(CatalogueError, match="expected chips of the split train, got none"):
-        read_catalogue(folder).chips("train")
-    (folder / FEATURES_FILE).unlink()
-    with pytest.raises(CatalogueError, match=r"features_metadata\.csv, got no such file"):
+def test_absent_catalogue_is_refused(folder: Path) -> None:
+    (folder / FEATURES_FILE).rename(folder / "my_metadata.csv")
+    message = (
+        r"features_metadata\.csv, got no such file but my_metadata\.csv; add it under this name"
+    )
+    with pytest.raises(CatalogueError, match=message):
         read_catalogue(folder)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("targets", ["none", "no row"])
+def test_catalogue_of_one_split_will_do(folder: Path, split: Split, targets: str) -> None:
+    other = "test" if split == "train" else "train"
+    write_csv(folder / FEATURES_FILE, feature_rows("bb", split))
+    write_csv(folder / targets_file(split), [target_row("bb")])
+    (folder / targets_file(other)).unlink(missing_ok=True)
+    if targets == "no row":
+        (folder / targets_file(other)).write_text(",".join(TARGET_COLUMNS) + "\n")
+    catalogue = read_catalogue(folder)
+    assert [chip.chip_id for chip in catalogue.chips(split)] == ["bb"]
+    assert catalogue.chips(other) == []
 
 
 def test_whole_official_catalogue_is_sound(shared_folder: Path, tmp_path: Path) -> None:

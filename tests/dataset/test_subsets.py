@@ -1,12 +1,10 @@
-import re
-
 import pytest
 from example_chips import ALL_CHIPS, simulate_record
 
 from biomassters.dataset.catalogue import Catalogue
 from biomassters.dataset.files import ChipRecord, Split
 from biomassters.dataset.subsets import select_subset
-from biomassters.errors import CatalogueError, ParamsError
+from biomassters.errors import ParamsError
 from biomassters.params.sections import SubsetParams
 
 
@@ -79,13 +77,13 @@ def test_chip_of_neither_split_is_named(catalogue: Catalogue) -> None:
         select(catalogue, chip_ids=tuple(f"c{number}" for number in range(8)))
 
 
-def test_split_without_any_of_the_chips_is_refused(catalogue: Catalogue) -> None:
-    with pytest.raises(ParamsError, match="expected at least one test chip, got none"):
-        select(catalogue, "test", chip_ids=("a001",))
-
-
-def test_catalogue_of_one_split_will_do(tmp_path) -> None:
-    catalogue = Catalogue(tmp_path, {"train": name_chips("a", 3, "train"), "test": []})
+def test_chips_of_one_split_alone_leave_the_other_empty(catalogue: Catalogue) -> None:
     assert select(catalogue, chip_ids=("a001",)) == ["a001"]
-    with pytest.raises(CatalogueError, match=re.escape(str(tmp_path))):
-        select(catalogue, "test", chip_ids=("a001",))
+    assert select(catalogue, "test", chip_ids=("a001",)) == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"chip_ids": ("a001",)}, {"fraction": 0.5}, {"first": 2}])
+def test_split_that_the_catalogue_has_no_chip_of_is_empty(tmp_path, changes) -> None:
+    catalogue = Catalogue(tmp_path, {"train": name_chips("a", 3, "train"), "test": []})
+    assert select(catalogue, **changes)
+    assert select(catalogue, "test", **changes) == []

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from biomassters.simulator.official_files import draw_chip_ids, write_catalogue,
 from biomassters.sources.folder_source import FolderSource
 from biomassters.sources.source import Source
 from biomassters.sources.synthetic_source import SyntheticSource
+from biomassters.store.bands import MONTHS
 from biomassters.store.chips import ChipStore
 
 
@@ -43,6 +45,29 @@ def test_catalogue_alone_is_the_same(dataset: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     for name in names:
         assert (tmp_path / name).read_bytes() == (dataset / name).read_bytes()
+
+
+def test_torchgeo_finds_its_names_columns_and_folders(tmp_path: Path) -> None:
+    """What torchgeo 0.8.1 asks for; its `BioMassters` has read such a folder, both splits."""
+    write_dataset(tmp_path, n_train=1, n_test=1, chip_size=32, home="torchgeo")
+    with (tmp_path / "biomassters_features_metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert (tmp_path / f"{row['split']}_features" / row["filename"]).is_file()
+        assert (tmp_path / f"{row['split']}_agbm" / row["corresponding_agbm"]).is_file()
+        # It takes the month from the file's name, and groups by these.
+        assert row["filename"].split("_")[1] == row["satellite"]
+        assert row["filename"].startswith(row["chip_id"])
+        assert row["month"] == MONTHS[int(row["filename"].split("_")[2].split(".")[0])]
+    assert {row["split"] for row in rows} == {"train", "test"}
+    assert len(read_catalogue(tmp_path).chips("test")) == 1
+
+
+@pytest.mark.parametrize(("n_train", "n_test"), [(2, 0), (0, 2)])
+def test_one_split_alone_can_be_simulated(n_train: int, n_test: int, tmp_path: Path) -> None:
+    write_catalogue(tmp_path, n_train=n_train, n_test=n_test, chip_size=32)
+    catalogue = read_catalogue(tmp_path)
+    assert [len(catalogue.chips(split)) for split in ("train", "test")] == [n_train, n_test]
 
 
 def test_folder_with_files_is_refused_untouched(dataset: Path) -> None:

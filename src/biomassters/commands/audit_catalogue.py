@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from biomassters.audit.findings import FEW_S2_MONTHS
 from biomassters.dataset.catalogue import Catalogue
 from biomassters.dataset.files import SPLITS, ChipRecord, Split, list_files
-from biomassters.errors import CatalogueError
 from biomassters.store.bands import MONTHS
 
 _TITLE_WIDTH = 34
@@ -52,14 +51,8 @@ class SplitAudit(NamedTuple):
 
 def audit_catalogue(catalogue: Catalogue) -> dict[Split, SplitAudit]:
     """Count what a catalogue has, by split; a split without chips is left out."""
-    audits = {}
-    for split in SPLITS:
-        try:
-            chips = catalogue.chips(split)
-        except CatalogueError:  # there are none
-            continue
-        audits[split] = _audit_split(chips)
-    return audits
+    chips = {split: catalogue.chips(split) for split in SPLITS}
+    return {split: _audit_split(chips[split]) for split in SPLITS if chips[split]}
 
 
 def tabulate_catalogue(audits: Mapping[Split, SplitAudit]) -> str:

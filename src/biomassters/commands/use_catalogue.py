@@ -1,13 +1,19 @@
 """Making another catalogue the pipeline's `data/`."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from biomassters.commands.dvc_calls import DvcError, run_dvc
 from biomassters.dataset.catalogue import read_catalogue
-from biomassters.dataset.files import SPLITS
+from biomassters.dataset.catalogue_files import (
+    find_files,
+    is_catalogue_file,
+    name_file,
+    open_table,
+)
+from biomassters.dataset.files import SPLITS, Split
 from biomassters.errors import CatalogueError
 
 DATA = Path("data")
@@ -15,19 +21,25 @@ DATA_DVC = Path("data.dvc")
 PREVIOUS = ".previous"
 """What the name of an old file or folder ends with, while the new one is made."""
 
-CATALOGUE_FILES = "*_metadata.csv"
+WITHOUT: Mapping[Split, str] = {
+    "train": "without train chips nothing is trained: import weights, and set predict.models to"
+    " imported (docs/winner.md)",
+    "test": "without test chips nothing is predicted",
+}
+"""What it means that a split has no chips."""
 
 
 def switch_catalogue(folder: Path) -> str:
     """Check a catalogue, put it in the place of `data/`, and let DVC track it.
 
     A folder inside the repository that holds nothing but catalogues is imported, so that a fresh
-    clone finds it without a remote; of any other the catalogues are copied and added, and travel
-    with `dvc push`. Should that fail, `data/` and data.dvc are as before.
+    clone finds it without a remote; of any other the catalogues are copied, decompressed and under
+    their official names, and added: they travel with `dvc push`. Should that fail, `data/` and
+    data.dvc are as before.
 
     Args:
         folder: Holds features_metadata.csv, train_agbm_metadata.csv and, where test targets are
-            known, test_agbm_metadata.csv.
+            known, test_agbm_metadata.csv, or the same under the names of another home.
 
     Returns:
         What was done, for people.
@@ -45,23 +57,26 @@ def switch_catalogue(folder: Path) -> str:
             " copy it elsewhere"
         )
     catalogue = read_catalogue(folder)
-    counts = ", ".join(f"{len(catalogue.chips(split))} {split}" for split in SPLITS)
+    numbers = {split: len(catalogue.chips(split)) for split in SPLITS}
+    counts = ", ".join(f"{number} {split}" for split, number in numbers.items())
     with _keep_on_failure(DATA, DATA_DVC):
         if source.is_relative_to(root) and _holds_only_catalogues(source):
             _dvc("import-url", str(source.relative_to(root)), str(DATA))
             _dvc("unfreeze", str(DATA_DVC))
         else:
             DATA.mkdir()
-            for path in sorted(source.glob(CATALOGUE_FILES)):
-                shutil.copyfile(path, DATA / path.name)
+            for table, path in find_files(source).items():
+                with open_table(path) as file, (DATA / name_file(table)).open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
             _dvc("add", str(DATA))
     return (
         f"data/ is now {folder} ({counts} chips); git add data.dvc, and see `data` in params.yaml"
+        + "".join(f"\n{WITHOUT[split]}" for split in SPLITS if not numbers[split])
     )
 
 
 def _holds_only_catalogues(folder: Path) -> bool:
-    return all(path.match(CATALOGUE_FILES) for path in folder.iterdir())
+    return all(map(is_catalogue_file, folder.iterdir()))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Final
 
 from biomassters.dataset.catalogue import Catalogue
 from biomassters.dataset.files import SPLITS, ChipRecord, Split
-from biomassters.errors import CatalogueError, ParamsError
+from biomassters.errors import ParamsError
 from biomassters.params.sections import SubsetParams
 
 MAX_LISTED: Final = 5
@@ -19,49 +19,34 @@ def select_subset(catalogue: Catalogue, split: Split, subset: SubsetParams) -> l
     Law: with the same seed, a larger fraction has all chips of a smaller one; and chips added to
     the catalogue change nothing in the order in which the others are drawn.
 
+    Returns:
+        None of a split that the catalogue, or `data.subset.chip_ids`, has no chip of.
+
     Raises:
-        CatalogueError: The split has no chips.
-        ParamsError: A chip of `data.subset.chip_ids` is in neither split, or none is in this one.
+        ParamsError: A chip of `data.subset.chip_ids` is in neither split.
     """
     chips = catalogue.chips(split)
     if subset.chip_ids:
-        return _select_by_id(catalogue, split, chips, frozenset(subset.chip_ids))
+        return _select_by_id(catalogue, split, frozenset(subset.chip_ids))
     if subset.fraction < 1:
         return _draw(chips, subset.fraction, subset.seed)
     return chips[: subset.first]
 
 
-def _select_by_id(
-    catalogue: Catalogue, split: Split, chips: Sequence[ChipRecord], wanted: frozenset[str]
-) -> list[ChipRecord]:
-    selected = [chip for chip in chips if chip.chip_id in wanted]
-    unknown = sorted(wanted - {chip.chip_id for chip in _list_chips(catalogue)})
+def _select_by_id(catalogue: Catalogue, split: Split, wanted: frozenset[str]) -> list[ChipRecord]:
+    chips = [chip for split in SPLITS for chip in catalogue.chips(split)]
+    unknown = sorted(wanted - {chip.chip_id for chip in chips})
     if unknown:
         more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
         raise ParamsError(
             f"expected chips of the catalogue, got {', '.join(unknown[:MAX_LISTED])}{more}, at"
             f" params.yaml: data.subset.chip_ids; write ids of {catalogue.folder}, in quotes"
         )
-    if not selected:
-        raise ParamsError(
-            f"expected at least one {split} chip, got none, at params.yaml: data.subset.chip_ids;"
-            f" add the id of a {split} chip of {catalogue.folder}"
-        )
-    return selected
-
-
-def _list_chips(catalogue: Catalogue) -> list[ChipRecord]:
-    chips: list[ChipRecord] = []
-    for split in SPLITS:
-        try:
-            chips += catalogue.chips(split)
-        except CatalogueError:  # without chips, which matters to that split's stage alone
-            continue
-    return chips
+    return [chip for chip in catalogue.chips(split) if chip.chip_id in wanted]
 
 
 def _draw(chips: Sequence[ChipRecord], fraction: float, seed: int) -> list[ChipRecord]:
-    """Return the chips with the lowest hashes, at least one."""
+    """Return the chips with the lowest hashes, at least one of any."""
 
     def draw(chip: ChipRecord) -> bytes:
         return hashlib.sha256(f"{seed} {chip.chip_id}".encode()).digest()

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from biomassters.dataset.catalogue import (
     ADDRESS_COLUMNS,
     FEATURE_COLUMNS,
-    FEATURES_FILE,
     TARGET_COLUMNS,
     targets_file,
 )
+from biomassters.dataset.catalogue_files import Home, name_file
 from biomassters.dataset.chip_tiffs import encode_chip_tiff
 from biomassters.dataset.files import (
     ChipFiles,
@@ -31,7 +31,9 @@ SEED = 2023
 """Decides the chip ids, and with them the chips."""
 
 
-def write_dataset(folder: Path, *, n_train: int, n_test: int, chip_size: int) -> None:
+def write_dataset(
+    folder: Path, *, n_train: int, n_test: int, chip_size: int, home: Home = "official"
+) -> None:
     """Write simulated chips as official files, with their catalogues.
 
     Args:
@@ -39,11 +41,12 @@ def write_dataset(folder: Path, *, n_train: int, n_test: int, chip_size: int) ->
         n_train: Train chips.
         n_test: Test chips; their targets are written too.
         chip_size: Side of a chip, pixels.
+        home: Whose names the catalogues have; this project reads them under any.
 
     Raises:
         CatalogueError: The folder holds something already, or no pipeline could use such chips.
     """
-    _write(folder, n_train, n_test, chip_size, with_chips=True)
+    _write(folder, n_train, n_test, chip_size, home, with_chips=True)
 
 
 def write_catalogue(folder: Path, *, n_train: int, n_test: int, chip_size: int) -> None:
@@ -52,7 +55,7 @@ def write_catalogue(folder: Path, *, n_train: int, n_test: int, chip_size: int) 
     Raises:
         CatalogueError: The folder holds something already, or no pipeline could use such chips.
     """
-    _write(folder, n_train, n_test, chip_size, with_chips=False)
+    _write(folder, n_train, n_test, chip_size, "official", with_chips=False)
 
 
 def simulate_files(chip_id: str, chip_size: int) -> ChipFiles:
@@ -77,16 +80,22 @@ def draw_chip_ids(n_chips: int) -> list[str]:
     return list(ids)
 
 
-def _write(folder: Path, n_train: int, n_test: int, chip_size: int, *, with_chips: bool) -> None:
+def _write(
+    folder: Path, n_train: int, n_test: int, chip_size: int, home: Home, *, with_chips: bool
+) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise CatalogueError(
             f"expected a new or empty folder, got one with files, at {folder}; choose another"
         )
-    if n_train < 1 or n_test < 1 or chip_size < 1 or chip_size % CHIP_SIZE_STEP != 0:
+    if (
+        min(n_train, n_test) < 0
+        or n_train + n_test < 1
+        or chip_size < 1
+        or chip_size % CHIP_SIZE_STEP != 0
+    ):
         raise CatalogueError(
-            "expected 1 train chip, 1 test chip or more, of a multiple of"
-            f" {CHIP_SIZE_STEP} pixels, got {n_train}, {n_test} and {chip_size};"
-            " choose other numbers"
+            f"expected train or test chips, one at least, of a multiple of {CHIP_SIZE_STEP} pixels,"
+            f" got {n_train}, {n_test} and {chip_size}; choose other numbers"
         )
     folder.mkdir(parents=True, exist_ok=True)
     ids = draw_chip_ids(n_train + n_test)
@@ -104,8 +113,8 @@ def _write(folder: Path, n_train: int, n_test: int, chip_size: int, *, with_chip
             if with_chips:
                 _write_files(folder, split, chip_id, files)
         if targets:
-            _write_csv(folder / targets_file(split), TARGET_COLUMNS, targets)
-    _write_csv(folder / FEATURES_FILE, FEATURE_COLUMNS, features)
+            _write_csv(folder / targets_file(split, home), TARGET_COLUMNS, targets)
+    _write_csv(folder / name_file("features", home), FEATURE_COLUMNS, features)
 
 
 def _feature_rows(split: Split, chip_id: str, files: ChipFiles) -> Iterator[list[str]]:
