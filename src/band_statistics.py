@@ -7,10 +7,11 @@ from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, Section, StatisticsParams
 from biomassters.processes.ending import run_script
 from biomassters.statistics.counting import count_pixels, summarise_counts
-from biomassters.statistics.figures import write_statistics
+from biomassters.statistics.figures import write_no_statistics, write_statistics
 from biomassters.statistics.histograms import write_histograms
 from biomassters.store.cleaning import open_cleaned
 
+STATISTICS = Path("statistics.json")
 HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 
 
@@ -29,8 +30,14 @@ def main() -> None:
 
 def count_chips(params: Params) -> None:
     """Count the train chips and write what this stage hands over."""
-    counts = count_pixels(open_cleaned(Path("chips/train.zarr"), params.cleaning))
-    write_statistics(Path("statistics.json"), summarise_counts(counts, params.statistics.source))
+    store = open_cleaned(Path("chips/train.zarr"), params.cleaning)
+    if not len(store):
+        print("no train chips, nothing to count")
+        write_no_statistics(STATISTICS)
+        write_histograms(HISTOGRAMS, {})
+        return
+    counts = count_pixels(store)
+    write_statistics(STATISTICS, summarise_counts(counts, params.statistics.source))
     write_histograms(HISTOGRAMS, counts.histograms())
 
 

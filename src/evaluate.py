@@ -1,13 +1,19 @@
 """Stage `evaluate`: score the test predictions and each fold's own validation, and draw them."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from pydantic import NonNegativeInt
 
 from biomassters.evaluation.plots import draw_histograms
 from biomassters.evaluation.report import score_set, write_table
-from biomassters.evaluation.scores import check_predictions, list_models, mean_without
+from biomassters.evaluation.scores import (
+    Baseline,
+    check_predictions,
+    list_models,
+    mean_without,
+)
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.params.reading import read_params
 from biomassters.params.sections import PredictedModels, Section
@@ -38,9 +44,13 @@ def main() -> None:
 
 def evaluate_maps(params: Params) -> None:
     """Score and draw, and write what this stage hands over."""
-    target = read_statistics(Path("statistics.json")).target
     train, test = (ChipStore.open(Path(f"chips/{split}.zarr")) for split in ("train", "test"))
-    fold_names = {fold: f"fold-{fold}" for fold in params.folds}
+    fold_names: dict[int, str] = {}
+    baselines: tuple[Baseline | None, Baseline | None] = None, None
+    if len(train):
+        fold_names = {fold: f"fold-{fold}" for fold in params.folds}
+        target = read_statistics(Path("statistics.json")).target
+        baselines = lambda _: target.mean, partial(mean_without, target.mean, target.pixels)
     models = list_models(params.predict.models, fold_names.values(), PREDICTIONS, test.chip_ids)
     check_predictions(PREDICTIONS, test.chip_ids, models)
 
@@ -49,21 +59,20 @@ def evaluate_maps(params: Params) -> None:
     sets = {}
     metrics: dict[str, object] = {"unit": "t/ha", "packages": list_versions()}
     if test.has_targets:
-        sets["test"] = score_set("test", test, PREDICTIONS, lambda _: target.mean, images)
+        sets["test"] = score_set("test", test, PREDICTIONS, baselines[0], images)
         metrics["test"] = sets["test"].summarise()
+    else:
+        print("no targets of test chips, no score of them")
     for name in fold_names.values():
-        sets[name] = score_set(
-            name,
-            train,
-            Path("validation") / name,
-            lambda held_out: mean_without(target.mean, target.pixels, held_out),
-            images,
-        )
+        sets[name] = score_set(name, train, Path("validation") / name, baselines[1], images)
     metrics["validation"] = {
-        f"fold_{fold}": sets[fold_names[fold]].summarise() for fold in params.folds
+        f"fold_{fold}": sets[name].summarise() for fold, name in fold_names.items()
     }
+    if not len(train):
+        print("no train chips, no validation and no training mean to compare with")
     write_table(FOLDER / "chips.csv", sets)
-    draw_histograms(read_histograms(HISTOGRAMS)).savefig(images / "histograms.png")
+    if histograms := read_histograms(HISTOGRAMS):
+        draw_histograms(histograms).savefig(images / "histograms.png")
     METRICS.write_text(json.dumps(metrics, indent=2) + "\n")
 
 

@@ -38,8 +38,9 @@ def fetch_split(split: Split, params: Params) -> None:
     """Fetch a split and write what this stage hands over."""
     store = Path("chips") / f"{split}.zarr"
     n_workers = count_workers(default=count_cores())
+    chips = select_subset(read_catalogue(Path("data")), split, params.data.subset)
     report = pack_split(
-        select_subset(read_catalogue(Path("data")), split, params.data.subset),
+        chips,
         open_source(params.data, max(1, n_workers)),
         store,
         scratch_folder(f"fetch/{split}"),
@@ -48,7 +49,7 @@ def fetch_split(split: Split, params: Params) -> None:
         on_bad_chip=params.data.on_bad_chip,
     )
     write_audit(Path("metrics/fetch"), split, ChipStore.open(store), report.bad_files)
-    print(f"{split}: {report}")
+    print(f"{split}: {report if chips else f'no {split} chips, nothing to fetch'}")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
-from biomassters.model.execution import place_model
 from biomassters.model.weights import load_model, save_weights
 from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params import sections
 from biomassters.params.reading import read_params
 from biomassters.processes.ending import run_script
-from biomassters.processes.environment import Environment
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
 from biomassters.store.cleaning import open_cleaned
@@ -22,6 +20,8 @@ from biomassters.training.checkpoint import hold_checkpoints
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.kept_weights import AverageWeights
 from biomassters.training.optimisation import Schedule
+from biomassters.training.placing import place_for_training
+from biomassters.training.untrained import write_untrained
 
 
 class Params(sections.Section):
@@ -47,10 +47,12 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
     """Finetune the model and write what this stage hands over; the first process alone writes."""
     finetune = params.finetune
     store = open_cleaned(Path("chips/train.zarr"), params.cleaning)
+    final, recorded = Path("models/final/final.safetensors"), Path("metrics/finetune")
+    if not len(store):
+        write_untrained(processes, [final], recorded)
+        return
     trained = Path(f"models/folds/fold-{finetune.fold}.safetensors")
-    model = place_model(load_model(trained, cleaning=params.cleaning), processes.device)
-    if Environment().activation_checkpointing:
-        model.network.checkpoint_activations()
+    model = place_for_training(load_model(trained, cleaning=params.cleaning), processes.device)
     averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
     keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
     recipe = Recipe(
@@ -63,7 +65,7 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
     trainer = Trainer(model, store, every_chip, recipe, keeper=keeper, processes=processes)
     scratch = scratch_folder(f"finetune-{inputs.digest}")
     with hold_checkpoints(scratch, processes) as checkpoints:
-        trainer.fit(checkpoints, Path("metrics/finetune"))
+        trainer.fit(checkpoints, recorded)
     if not processes.is_first:
         return
     model.load_state_dict(keeper.weights)
@@ -72,7 +74,7 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
         "weights": finetune.weights,
         CLEANING_KEY: params.cleaning,
     }
-    save_weights(Path("models/final/final.safetensors"), model, metadata)
+    save_weights(final, model, metadata)
 
 
 if __name__ == "__main__":

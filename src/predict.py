@@ -20,6 +20,8 @@ from biomassters.processes.ending import run_script
 from biomassters.processes.launching import launch
 from biomassters.store.cleaning import open_cleaned
 
+PREDICTIONS = Path("predictions")
+
 
 class Params(Section):
     """What this stage reads of params.yaml."""
@@ -38,6 +40,11 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     """Predict all test chips, each process a part of them; the first one writes."""
     params, cleaning = settings.predict, settings.cleaning
     store = open_cleaned(Path("chips/test.zarr"), cleaning)
+    if not len(store):
+        if processes.is_first:
+            print("no test chips, nothing to predict")
+            PREDICTIONS.mkdir(exist_ok=True)
+        return
     folder = Path("models") / params.models
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -61,7 +68,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
         if params.clamp:
             prediction = np.maximum(prediction, 0)
         write_prediction(
-            Path("predictions"),
+            PREDICTIONS,
             store.chip_ids[index],
             prediction,
             tags,

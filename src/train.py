@@ -9,13 +9,11 @@ from biomassters.batches.distributed import Processes, join_processes
 from biomassters.batches.symmetries import views
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.model.execution import place_model
 from biomassters.model.weights import save_weights
 from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params import sections
 from biomassters.params.reading import read_params
 from biomassters.processes.ending import run_script
-from biomassters.processes.environment import Environment
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
 from biomassters.statistics.figures import read_statistics
@@ -25,6 +23,8 @@ from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.folds import split_chips
 from biomassters.training.kept_weights import BestWeights
 from biomassters.training.optimisation import Schedule
+from biomassters.training.placing import place_for_training
+from biomassters.training.untrained import write_untrained
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut
 
 
@@ -56,14 +56,17 @@ def main() -> None:
 def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Processes) -> None:
     """Train a fold and write what this stage hands over; the first process alone writes."""
     store = open_cleaned(Path("chips/train.zarr"), params.cleaning)
+    weights = {name: Path(f"models/{name}/fold-{fold}.safetensors") for name in ("last", "folds")}
+    recorded, predictions = Path(f"metrics/train/{fold}"), Path(f"validation/fold-{fold}")
+    if not len(store):
+        write_untrained(processes, weights.values(), recorded, predictions)
+        return
     training, validation = split_chips(store, params.split, fold)
     tta = views(params.train.validation_tta)
     held_out = HeldOut(store, validation, params.optimisation, tta, processes)
     torch.manual_seed(params.seed)
     statistics = read_statistics(Path("statistics.json"))
-    model = place_model(BiomassModel.build(params.model, statistics), processes.device)
-    if Environment().activation_checkpointing:
-        model.network.checkpoint_activations()
+    model = place_for_training(BiomassModel.build(params.model, statistics), processes.device)
     recipe = Recipe(
         schedule=Schedule(lr=params.lr, phase=params.train),
         seed=params.seed,
@@ -75,16 +78,14 @@ def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Proces
     trainer = Trainer(
         model, store, training, recipe, keeper=best, validate=held_out.score, processes=processes
     )
-    scratch = scratch_folder(f"train-{fold}-{inputs.digest}")
-    with hold_checkpoints(scratch, processes) as checkpoints:
-        trainer.fit(checkpoints, Path(f"metrics/train/{fold}"))
-
+    with hold_checkpoints(scratch_folder(f"train-{fold}-{inputs.digest}"), processes) as checkpoint:
+        trainer.fit(checkpoint, recorded)
     metadata = {"fold": str(fold), CLEANING_KEY: params.cleaning}
-    for folder, weights in (("last", model.state_dict()), ("folds", best.weights)):
-        model.load_state_dict(weights)
+    for name, state in (("last", model.state_dict()), ("folds", best.weights)):
+        model.load_state_dict(state)
         if processes.is_first:
-            save_weights(Path(f"models/{folder}/fold-{fold}.safetensors"), model, metadata)
-    held_out.write_predictions(model, Path(f"validation/fold-{fold}"), {"FOLD": str(fold)})
+            save_weights(weights[name], model, metadata)
+    held_out.write_predictions(model, predictions, {"FOLD": str(fold)})
 
 
 if __name__ == "__main__":

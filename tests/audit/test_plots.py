@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audit_examples import make_chip, remove_s2, write_facts
+from example_chips import pack
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -14,7 +15,7 @@ from biomassters.audit.plots import draw_audit
 from biomassters.audit.report import describe_skipped
 from biomassters.dataset.files import BadFile
 from biomassters.store.bands import CLP, N_MONTHS
-from biomassters.store.chips import Chip
+from biomassters.store.chips import Chip, ChipStore
 
 BAD = [BadFile(f"{index:08x}", f"{index:08x}_S1_00.tif", "9 bytes", "8") for index in range(9)]
 
@@ -153,3 +154,10 @@ def test_split_without_targets_says_so(tmp_path: Path) -> None:
     words = list_words(draw(tmp_path, [make_chip(target=False)], []))
     assert "no targets in this split" in words
     assert words[words.index("Left out of the store") + 1] == "none"
+
+
+def test_split_without_chips_is_a_page_that_says_so(tmp_path: Path) -> None:
+    pack([], tmp_path)
+    facts = SplitFacts.read(ChipStore.open(tmp_path / "train.zarr"))
+    figure = draw_audit("test", facts, list_findings(facts), describe_skipped([]))
+    assert [text.get_text() for text in list_texts(figure)] == ["Split test: no chips"]

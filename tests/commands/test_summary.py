@@ -63,3 +63,14 @@ def test_metric_that_an_older_evaluation_lacks_is_a_dash(tmp_path: Path) -> None
         tmp_path, validation={"fold_0": {"model": older, "baseline": older}}
     )
     assert lines[1].endswith(" -")
+
+
+def test_without_train_chips_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    lines = summarise_evaluation(tmp_path, test={"model": scores(30.0)}, validation={})
+    assert lines[1].startswith("test, model")
+    assert lines[2] == ""
+
+
+def test_without_targets_nothing_was_scored(tmp_path: Path) -> None:
+    lines = summarise_evaluation(tmp_path, validation={})
+    assert lines[1] == "no chips with targets: nothing was scored"

@@ -102,3 +102,9 @@ def test_each_histogram_names_its_band_and_unit() -> None:
     figure = draw_histograms(dict.fromkeys(names, bins))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["VV ascending (dB)", "B2 (DN)", "CLP (%)", "AGBM (t/ha)"]
+
+
+def test_error_by_bin_of_a_model_alone_has_no_bars_beside() -> None:
+    model = dict.fromkeys(BIN_NAMES, 3.0)
+    axes = draw_error_by_bin(model, None, "test").axes[0]
+    assert [bars.get_label() for bars in axes.containers] == ["model"]

@@ -40,3 +40,9 @@ def test_set_of_chips_is_scored_drawn_and_listed(tmp_path: Path) -> None:
     assert {(row["set"], row["chip_rmse"]) for row in rows} == {("fold-1", "2.000")}
     mean = float(np.mean(store.read_target(0)))
     assert rows[0]["target_mean"] == f"{mean:.3f}"
+
+
+def test_table_of_no_chips_names_its_columns(tmp_path: Path) -> None:
+    write_table(tmp_path / "chips.csv", {})
+    header = "set,chip_id,chip_rmse,target_mean,prediction_mean\n"
+    assert (tmp_path / "chips.csv").read_text() == header

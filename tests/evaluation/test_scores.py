@@ -114,3 +114,12 @@ def test_predictions_of_different_imported_models_are_refused(imported: Path) ->
     models = list_models("imported", [], imported, ["a", "b"])
     with pytest.raises(ChipDataError, match=r"got winner, at .*/b_agbm\.tif"):
         check_predictions(imported, ["a", "b"], models)
+
+
+def test_without_a_baseline_the_model_is_scored_alone() -> None:
+    scores = score_maps(read_maps, None).summarise()
+    assert scores == {"model": score_maps(read_maps, lambda _: 30.0).summarise()["model"]}
+
+
+def test_without_chips_imported_models_are_none(tmp_path: Path) -> None:
+    assert list_models("imported", [], tmp_path, []) == ["final"]

@@ -17,6 +17,7 @@ from biomassters.model.weights import (
     decode_architecture,
     encode_architecture,
     load_model,
+    save_untrained,
     save_weights,
 )
 from biomassters.model.weights_header import CLEANING_KEY, HEADER_KEY, read_packages
@@ -268,3 +269,13 @@ def test_architecture_of_an_older_file_is_as_the_winners() -> None:
 def test_unsound_architecture_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="expected an architecture"):
         decode_architecture(text)
+
+
+def test_file_of_no_training_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "fold-0.safetensors"
+    save_untrained(path)
+    with pytest.raises(
+        ModelError, match=rf"the catalogue has no train chips, at {path}; add train"
+    ):
+        load_model(path, cleaning="none")
+    assert read_packages(path) == list_versions()

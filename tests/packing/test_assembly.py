@@ -23,6 +23,7 @@ from biomassters.errors import BusyError, ChipDataError, SourceError
 from biomassters.packing import assembly as packing
 from biomassters.packing import staging
 from biomassters.sources.synthetic_source import SyntheticSource
+from biomassters.store.bands import N_MONTHS, N_S1
 from biomassters.store.chips import ChipStore
 
 IDS = ("5eed0001", "5eed0002", "5eed0003")
@@ -253,3 +254,19 @@ def test_killed_before_any_change_of_the_file_system_a_rerun_completes(tmp_path:
     assert runs > 20
     pack(simulate_records(*IDS[1:]), tmp_path / "fresh")
     assert hash_folder(tmp_path / "train.zarr") == hash_folder(tmp_path / "fresh/train.zarr")
+
+
+def test_no_chips_are_a_store_of_none_that_others_open(tmp_path: Path) -> None:
+    pack(simulate_records(*IDS), tmp_path)
+    pack([], tmp_path)  # the catalogue has lost them
+    before = hash_folder(tmp_path / "train.zarr")
+    pack([], tmp_path)
+    assert hash_folder(tmp_path / "train.zarr") == before
+    store = ChipStore.open(tmp_path / "train.zarr")
+    assert (len(store), store.chip_ids, store.has_targets) == (0, [], False)
+    assert store.s2_present.shape == (0, N_MONTHS)
+    xarray = pytest.importorskip("xarray")
+    chips = xarray.open_zarr(tmp_path / "train.zarr")
+    assert chips.s1.shape == (0, N_MONTHS, N_S1, 32, 32)
+    assert chips.s2_block.values.shape == (0, N_MONTHS, 2)
+    assert list(chips.chip_id.values) == []

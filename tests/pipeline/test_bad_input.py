@@ -216,13 +216,17 @@ def test_train_chip_without_a_target_in_the_catalogue_is_refused(folder: Path) -
     assert_one_line(fetch(folder), "expected", "train_agbm_metadata.csv")
 
 
-def test_empty_split_is_refused(folder: Path) -> None:
+def test_split_without_chips_is_an_empty_store_and_audit(folder: Path) -> None:
     path = folder / "data/features_metadata.csv"
     rows = path.read_text().splitlines(keepends=True)
     path.write_text("".join(row for row in rows if ",train," not in row))
-    targets = folder / "data/train_agbm_metadata.csv"
-    targets.write_text(targets.read_text().splitlines(keepends=True)[0])
-    assert_one_line(fetch(folder), "expected", "train")
+    (folder / "data/train_agbm_metadata.csv").unlink()
+    result = fetch(folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "train: no train chips, nothing to fetch\n"
+    assert len(ChipStore.open(folder / "chips/train.zarr")) == 0
+    assert (folder / "metrics/fetch/train_chips.csv").read_text().count("\n") == 1
+    assert (folder / "metrics/fetch/images/train.png").stat().st_size > 1000
 
 
 def test_folder_that_is_not_set_is_named(folder: Path) -> None:

@@ -11,6 +11,7 @@ from biomassters.statistics.figures import (
     Statistics,
     TargetFigures,
     read_statistics,
+    write_no_statistics,
     write_statistics,
 )
 from biomassters.store.bands import BANDS
@@ -76,4 +77,12 @@ def test_file_that_is_no_json_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "statistics.json"
     path.write_bytes(b"\xff{")
     with pytest.raises(StoreError, match="expected the statistics"):
+        read_statistics(path)
+
+
+def test_statistics_of_no_chips_are_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "statistics.json"
+    write_no_statistics(path)
+    assert json.loads(path.read_text()) == {"train_chips": 0}
+    with pytest.raises(StoreError, match=rf"got none of any, at {path}; add train chips"):
         read_statistics(path)

@@ -1,4 +1,4 @@
-from biomassters.store.layout import AGBM, FACTS, LABELS, S1, S2, image_shapes
+from biomassters.store.layout import AGBM, FACTS, LABELS, S1, S2, fact_shape, image_shapes
 
 
 def test_shapes_of_the_official_chips() -> None:
@@ -22,3 +22,11 @@ def test_labels_are_as_many_as_their_dimension_is_long() -> None:
 def test_every_array_has_a_name_of_its_own() -> None:
     arrays = [*image_shapes(32), *FACTS, *(layout for layout, _ in LABELS)]
     assert len({layout.name for layout in arrays}) == len(arrays)
+
+
+def test_facts_of_a_chip_have_a_shape_of_their_dimensions() -> None:
+    shapes = {layout.name: fact_shape(layout) for layout in FACTS}
+    assert shapes["chip_id"] == ()
+    assert shapes["s1_nodata"] == (12, 4)
+    assert shapes["s2_block"] == (12, 2)
+    assert shapes["transform"] == (6,)

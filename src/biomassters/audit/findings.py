@@ -63,6 +63,6 @@ def list_findings(facts: SplitFacts) -> list[Finding]:
         ),
     ]
     return [
-        Finding(name, title, unit, counts.reshape(len(facts), -1).sum(axis=1, dtype=np.int64))
+        Finding(name, title, unit, counts.sum(axis=tuple(range(1, counts.ndim)), dtype=np.int64))
         for name, title, unit, counts in rows
     ]

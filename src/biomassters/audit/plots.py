@@ -35,6 +35,8 @@ def draw_audit(
         findings: What they are suspected of.
         skipped: What `audit.describe_skipped` returns.
     """
+    if not len(facts):
+        return _draw_nothing(split)
     figure = Figure(figsize=(14, 12.5), dpi=100)
     figure.suptitle(_title(split, facts), fontsize=14, fontweight="bold", y=0.985)
     # Fixed places: a layout that looks for them would take seconds, and move with each number.
@@ -60,6 +62,12 @@ def draw_audit(
     _draw_orbit_months(figure.add_subplot(middle[1]), facts)
     _draw_targets(figure.add_subplot(middle[2]), facts)
     _draw_findings(figure.add_subplot(bottom[0]), facts, findings, skipped)
+    return figure
+
+
+def _draw_nothing(split: str) -> Figure:
+    figure = Figure(figsize=(14, 2), dpi=100)
+    figure.text(0.5, 0.5, f"Split {split}: no chips", ha="center", va="center", fontsize=14)
     return figure
 
 

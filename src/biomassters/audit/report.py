@@ -119,7 +119,7 @@ def tabulate_chips(facts: SplitFacts, findings: Sequence[Finding]) -> str:
 
 def _list_columns(facts: SplitFacts, findings: Sequence[Finding]) -> Mapping[str, list[Any]]:
     of_s2 = facts.s2_months * facts.pixels
-    blocks = facts["s2_block"].reshape(len(facts), -1)
+    blocks = facts["s2_block"].reshape(len(facts), N_MONTHS * len(SWIR_BANDS))
     flags = [
         " ".join(finding.name for finding in findings if finding.counts[index])
         for index in range(len(facts))
@@ -205,7 +205,8 @@ def _divide(part: Any, whole: Any) -> float | None:
 
 
 def _total(counts: NDArray[Any]) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = counts.reshape(len(counts), -1).sum(axis=1, dtype=np.int64)
+    axes = tuple(range(1, counts.ndim))
+    total: NDArray[np.int64] = counts.sum(axis=axes, dtype=np.int64)
     return total
 
 

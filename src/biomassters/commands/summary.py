@@ -35,6 +35,8 @@ def summarise(folder: Path) -> str:
             continue
         title = "test" if name == "test" else f"validation {name}"
         lines.append(_format_row(f"{title}, model", scores["model"]))
+        if "baseline" not in scores:  # there are no train chips
+            continue
         lines.append(_format_row(f"{title}, training mean", scores["baseline"]))
         better = 1 - scores["model"]["chip_rmse"] / scores["baseline"]["chip_rmse"]
         side = "below" if better >= 0 else "above"
@@ -42,6 +44,8 @@ def summarise(folder: Path) -> str:
             f"{'':{TITLE_WIDTH}}the model's chip RMSE is {abs(better):.0%} {side} the training"
             " mean's"
         )
+    if len(lines) == 1:
+        lines.append("no chips with targets: nothing was scored")
     lines.append("")
     lines.append(f"pictures: {folder / 'evaluation' / 'images'}; curves: dvc plots show")
     return "\n".join(lines)

@@ -160,9 +160,9 @@ def draw_density(counts: Array, edges: Array, title: str) -> Figure:
 
 
 def draw_error_by_bin(
-    model: Mapping[str, float | None], baseline: Mapping[str, float | None], title: str
+    model: Mapping[str, float | None], baseline: Mapping[str, float | None] | None, title: str
 ) -> Figure:
-    """Draw the pooled RMSE of each biomass bin, t/ha, of a model beside the baseline's."""
+    """Draw the pooled RMSE of each biomass bin, t/ha, of a model beside a baseline's, if any."""
     figure = Figure(figsize=(7.5, 4.2), dpi=100, layout="constrained")
     axes = figure.subplots()
     names = [name for name, value in model.items() if value is not None]
@@ -171,6 +171,8 @@ def draw_error_by_bin(
         (-0.2, "training mean", baseline, "0.75"),
         (0.2, "model", model, "tab:green"),
     ):
+        if values is None:
+            continue
         axes.bar(
             positions + offset,
             [values[name] or 0.0 for name in names],

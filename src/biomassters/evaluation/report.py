@@ -1,20 +1,21 @@
 """What an evaluation shows of a set of chips: pictures, and a row of a table for each chip."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from biomassters.evaluation.plots import Panel, draw_density, draw_error_by_bin, draw_panels
 from biomassters.evaluation.scores import (
     DENSITY_EDGES,
+    TABLE_COLUMNS,
+    Baseline,
     Scores,
     choose_panel_chips,
     open_maps,
     score_maps,
 )
 from biomassters.prediction.maps import read_prediction
-from biomassters.prediction.metrics import ErrorSums
 from biomassters.store.chips import ChipStore
 
 N_PANELS: Final = 4
@@ -25,7 +26,7 @@ def score_set(
     name: str,
     store: ChipStore,
     predictions: Path,
-    choose_baseline: Callable[[ErrorSums], float],
+    choose_baseline: Baseline | None,
     images: Path,
 ) -> Scores:
     """Score one set of chips, and draw it.
@@ -34,7 +35,7 @@ def score_set(
         name: Of the set; titles and files carry it.
         store: The chips.
         predictions: The folder of their predictions; chips without one do not count.
-        choose_baseline: Given the sums of the set, the value that the baseline predicts, t/ha.
+        choose_baseline: What to compare with; None = nothing.
         images: The folder for `panels_NAME.png`, `density_NAME.png` and `error_by_bin_NAME.png`.
     """
     scores = score_maps(open_maps(store, predictions), choose_baseline)
@@ -45,7 +46,7 @@ def score_set(
     figures = {
         "panels": draw_panels(panels),
         "density": draw_density(scores.density, DENSITY_EDGES, name),
-        "error_by_bin": draw_error_by_bin(by_bin["model"], by_bin["baseline"], name),
+        "error_by_bin": draw_error_by_bin(by_bin["model"], by_bin.get("baseline"), name),
     }
     for kind, figure in figures.items():
         figure.savefig(images / f"{kind}_{name}.png")
@@ -57,12 +58,12 @@ def write_table(path: Path, sets: Mapping[str, Scores]) -> None:
 
     Args:
         path: The file.
-        sets: By name; one of them at least has a chip.
+        sets: By name.
     """
     rows = [row for name, scores in sets.items() for row in scores.list_chips(name)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0])
+        writer.writerow(TABLE_COLUMNS)
         for row in rows:
             writer.writerow(f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
 

@@ -17,6 +17,11 @@ Map = npt.NDArray[np.float32]
 ChipMaps = tuple[str, Map, Map]
 """A chip's name, its prediction and its target, (H, W), t/ha; NaN = no target."""
 
+Baseline = Callable[[ErrorSums], float]
+"""Given the sums of a set, the value that its baseline predicts, t/ha."""
+
+TABLE_COLUMNS = ("set", "chip_id", "chip_rmse", "target_mean", "prediction_mean")
+
 DENSITY_EDGES = np.arange(0, 401, 5)
 """Bins of target and prediction in `Scores.density`, t/ha; what lies outside is left out."""
 
@@ -27,7 +32,7 @@ class Scores:
 
     Attributes:
         model: Of the predictions.
-        baseline: Of the value that predicts every pixel.
+        baseline: Of the value that predicts every pixel; without a chip where there is none.
         density: Pixels by target (rows) and prediction (columns), in bins of DENSITY_EDGES.
         chip_means: Each chip's mean target and mean prediction, t/ha.
     """
@@ -40,19 +45,14 @@ class Scores:
     chip_means: list[tuple[float, float]] = field(default_factory=list)
 
     def summarise(self) -> dict[str, Any]:
-        """Return the metrics of both by name."""
-        return {"model": self.model.summarise(), "baseline": self.baseline.summarise()}
+        """Return the metrics of both by name, or of the model alone."""
+        both = {"model": self.model, "baseline": self.baseline}
+        return {name: sums.summarise() for name, sums in both.items() if sums.chip_ids}
 
     def list_chips(self, name: str) -> list[dict[str, Any]]:
-        """Return a row a chip, for a table or a plot."""
+        """Return a row of `TABLE_COLUMNS` a chip, for a table or a plot."""
         return [
-            {
-                "set": name,
-                "chip_id": chip_id,
-                "chip_rmse": rmse,
-                "target_mean": target,
-                "prediction_mean": prediction,
-            }
+            dict(zip(TABLE_COLUMNS, (name, chip_id, rmse, target, prediction), strict=True))
             for chip_id, rmse, (target, prediction) in zip(
                 self.model.chip_ids, self.model.chip_rmses.tolist(), self.chip_means, strict=True
             )
@@ -60,13 +60,13 @@ class Scores:
 
 
 def score_maps(
-    read_maps: Callable[[], Iterator[ChipMaps]], choose_baseline: Callable[[ErrorSums], float]
+    read_maps: Callable[[], Iterator[ChipMaps]], choose_baseline: Baseline | None
 ) -> Scores:
     """Score a set of chips in two passes.
 
     Args:
         read_maps: Opens a pass over the chips.
-        choose_baseline: Given the sums of the set, the value that the baseline predicts, t/ha.
+        choose_baseline: What to compare with; None = nothing, in one pass.
     """
     scores = Scores()
     for chip_id, prediction, target in read_maps():
@@ -76,7 +76,7 @@ def score_maps(
             pairs = np.histogram2d(target[valid], prediction[valid], [DENSITY_EDGES] * 2)
             scores.density += pairs[0]
             scores.chip_means.append((float(target[valid].mean()), float(prediction[valid].mean())))
-    if not scores.model.chip_ids:
+    if not scores.model.chip_ids or choose_baseline is None:
         return scores
     baseline = choose_baseline(scores.model)
     for chip_id, prediction, target in read_maps():
@@ -123,12 +123,12 @@ def list_models(
         models: Of params.yaml, `predict.models`.
         fold_names: The models of the folds.
         predictions: The folder of predictions.
-        chip_ids: The chips that have one.
+        chip_ids: The chips that have one, if any.
 
     Raises:
         ChipDataError: The first chip has none.
     """
-    if models == "imported":
+    if models == "imported" and chip_ids:
         return read_prediction(predictions, chip_ids[0])[1].get("MODELS", "").split(",")
     return list(fold_names) if models == "folds" else ["final"]
 

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
-from biomassters.model.weights_header import CLEANING_KEY, HEADER_KEY, PACKAGES_KEY, open_weights
+from biomassters.model.weights_header import (
+    CLEANING_KEY,
+    HEADER_KEY,
+    PACKAGES_KEY,
+    UNTRAINED_KEY,
+    open_weights,
+)
 from biomassters.params.sections import Architecture
 from biomassters.processes.packages import list_versions
 from biomassters.processes.writing import write_whole
@@ -48,14 +54,13 @@ def save_weights(path: Path, model: BiomassModel, metadata: Mapping[str, str]) -
         model: On any device.
         metadata: Where the weights come from, and under `CLEANING_KEY` of what chips.
     """
-    header = {
-        "architecture": encode_architecture(model.architecture),
-        "metadata": dict(metadata),
-        PACKAGES_KEY: list_versions(),
-    }
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    data = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
-    write_whole(path, data)
+    _write(path, tensors, encode_architecture(model.architecture), metadata)
+
+
+def save_untrained(path: Path) -> None:
+    """Write a file that says that there was nothing to train on, in the place of a model."""
+    _write(path, {}, "none", {UNTRAINED_KEY: "no train chips"})
 
 
 def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
@@ -66,10 +71,16 @@ def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
         cleaning: How the chips that the model is meant for are cleaned; None = do not check.
 
     Raises:
-        ModelError: The file is absent, is not such a file, holds another model's weights, or a
-            model of chips that were cleaned otherwise.
+        ModelError: The file is absent, is not such a file, holds no model, another model's
+            weights, or a model of chips that were cleaned otherwise.
     """
     header, tensors = _read(path)
+    if UNTRAINED_KEY in header["metadata"]:
+        raise ModelError(
+            f"expected a trained model, got none, for the catalogue has no train chips, at {path};"
+            " add train chips to it, or import weights into models/imported and set predict.models"
+            " to imported (docs/winner.md)"
+        )
     if cleaning is not None:
         _check_cleaning(path, header["metadata"].get(CLEANING_KEY, CLEANING_BEFORE), cleaning)
     try:
@@ -104,6 +115,17 @@ def decode_architecture(text: str) -> Architecture:
     except (ValueError, TypeError):
         keys = ", ".join(Architecture.model_fields)
         raise ModelError(f"expected an architecture ({keys}), got {text}") from None
+
+
+def _write(
+    path: Path, tensors: dict[str, Tensor], architecture: str, metadata: Mapping[str, str]
+) -> None:
+    header = {
+        "architecture": architecture,
+        "metadata": dict(metadata),
+        PACKAGES_KEY: list_versions(),
+    }
+    write_whole(path, save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)}))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

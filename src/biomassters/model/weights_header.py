@@ -16,6 +16,9 @@ HEADER_KEY: Final = "biomassters"
 CLEANING_KEY: Final = "cleaning"
 """Of the metadata: how the chips were cleaned that the model was trained on."""
 
+UNTRAINED_KEY: Final = "untrained"
+"""Of the metadata: why the file holds no model."""
+
 PACKAGES_KEY: Final = "packages"
 """Of the header: the versions that the model was made with."""
 

@@ -39,6 +39,7 @@ from biomassters.store.layout import (
     FORMAT_VERSION,
     LABELS,
     ROOT_ATTRIBUTES,
+    fact_shape,
     image_shapes,
 )
 from biomassters.store.zarr_files import (
@@ -234,7 +235,8 @@ def _assemble(store: Path, chips: Sequence[SavedChip], chip_size: int, has_targe
                 else:
                     write_chunk(target, np.full(shape, np.nan, layout.dtype))
         for layout in FACTS:
-            write_array(store, layout, np.array([chip.facts[layout.name] for chip in chips]))
+            values = np.array([chip.facts[layout.name] for chip in chips])
+            write_array(store, layout, values.reshape(len(chips), *fact_shape(layout)))
         for layout, names in LABELS:
             write_array(store, layout, np.array(names))
         write_group(store, _root_attributes(chips, chip_size, has_targets))

@@ -21,6 +21,9 @@ PUBLISHED_MAXIMUM: Final = (
 )
 """Source: the winner's normalisation constants, in the order of `BANDS`."""
 
+_NO_CHIPS: Final = '{"train_chips": 0}\n'
+"""All of statistics.json where there are no train chips."""
+
 PerBand = tuple[float, ...]
 
 
@@ -117,10 +120,16 @@ def read_statistics(path: Path) -> Statistics:
     """Read what `write_statistics` wrote.
 
     Raises:
-        StoreError: The file is absent or malformed.
+        StoreError: The file is absent or malformed, or there are no train chips.
     """
     try:
-        return Statistics.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text == _NO_CHIPS:
+            raise StoreError(
+                f"expected the statistics of train chips, got none of any, at {path};"
+                " add train chips to the catalogue"
+            )
+        return Statistics.model_validate_json(text)
     except FileNotFoundError:
         raise StoreError(
             f"expected the statistics {path}, got no such file; run `dvc repro` or `dvc pull`"
@@ -135,6 +144,11 @@ def read_statistics(path: Path) -> Statistics:
 def write_statistics(path: Path, statistics: Statistics) -> None:
     """Write statistics.json."""
     path.write_text(statistics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def write_no_statistics(path: Path) -> None:
+    """Write a statistics.json that says that there are no train chips."""
+    path.write_text(_NO_CHIPS, encoding="utf-8")
 
 
 def _describe(error: ValidationError | UnicodeDecodeError) -> str:

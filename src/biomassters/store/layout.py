@@ -138,3 +138,9 @@ def image_shapes(chip_size: int) -> dict[ArrayLayout, tuple[int, ...]]:
     """
     side = (chip_size, chip_size)
     return {S1: (N_MONTHS, N_S1, *side), S2: (N_MONTHS, N_S2, *side), AGBM: side}
+
+
+def fact_shape(layout: ArrayLayout) -> tuple[int, ...]:
+    """Return the shape of one chip's entry of an array of `FACTS`."""
+    lengths = {labels.name: len(names) for labels, names in LABELS}
+    return tuple(lengths[dimension] for dimension in layout.dimensions[1:])

@@ -144,8 +144,11 @@ def chunk_is_whole(path: Path, n_bytes: int) -> bool:
 
 
 def write_array(store: Path, layout: ArrayLayout, array: NDArray[Any]) -> None:
-    """Write an array whole, as one chunk."""
-    start_array(store, layout, array.shape, array.shape)
+    """Write an array whole, as one chunk; of no values, as none."""
+    # A chunk has a length of 1 at least, also where the array has 0.
+    start_array(store, layout, array.shape, [max(1, length) for length in array.shape])
+    if not array.size:
+        return
     path = chunk_file(store, layout, 0)
     if layout.dtype == "string":
         path.write_bytes(VLenUTF8().encode(array.astype(object)))
@@ -160,9 +163,13 @@ def read_array(store: Path, layout: ArrayLayout) -> NDArray[Any]:
         OSError, ValueError, KeyError: It is absent or damaged.
     """
     path = chunk_file(store, layout, 0)
-    if layout.dtype == "string":
+    is_text = layout.dtype == "string"
+    shape = _read_json(store / layout.name / METADATA_FILE)["shape"]
+    array = np.empty(shape, object if is_text else layout.dtype)
+    if not array.size:
+        return array
+    if is_text:
         return np.asarray(VLenUTF8().decode(path.read_bytes()))
-    array = np.empty(_read_json(store / layout.name / METADATA_FILE)["shape"], layout.dtype)
     read_chunk(path, array)
     return array
 
