@@ -21,6 +21,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
     _add_use_catalogue(commands)
+    _add_test_targets(commands)
     _add_audit_catalogue(commands)
     _add_summary(commands)
     _add_import_weights(commands)
@@ -62,6 +63,28 @@ def _add_use_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     command.add_argument("folder", type=Path, help="holds features_metadata.csv and its like")
     command.set_defaults(run=lambda arguments: print(switch_catalogue(arguments.folder)))
+
+
+def _add_test_targets(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "add-test-targets",
+        help="describe targets of test chips, which the official catalogue lacks",
+    )
+    command.add_argument("folder", type=Path, help="holds features_metadata.csv and its like")
+    command.add_argument(
+        "place", help="a folder or an archive that has the targets, or `hub` for the hub's"
+    )
+    command.add_argument(
+        "--partly", action="store_true", help="leave test chips without a target where it is absent"
+    )
+
+    def run(arguments: argparse.Namespace) -> None:
+        # Not above: it imports all sources, which the other commands need not wait for.
+        from biomassters.commands.add_test_targets import add_test_targets
+
+        print(add_test_targets(arguments.folder, arguments.place, partly=arguments.partly))
+
+    command.set_defaults(run=run)
 
 
 def _add_audit_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -51,11 +51,7 @@ def switch_catalogue(folder: Path) -> str:
     root, source = Path.cwd().resolve(), folder.resolve()
     if not Path("dvc.yaml").exists():
         raise CatalogueError(f"expected dvc.yaml in {root}, got none; run in the repository's root")
-    if source.is_relative_to(DATA.resolve()):
-        raise CatalogueError(
-            f"expected a folder outside data/, which the pipeline writes itself, got {folder};"
-            " copy it elsewhere"
-        )
+    refuse_data_folder(folder)
     catalogue = read_catalogue(folder)
     numbers = {split: len(catalogue.chips(split)) for split in SPLITS}
     counts = ", ".join(f"{number} {split}" for split, number in numbers.items())
@@ -73,6 +69,19 @@ def switch_catalogue(folder: Path) -> str:
         f"data/ is now {folder} ({counts} chips); git add data.dvc, and see `data` in params.yaml"
         + "".join(f"\n{WITHOUT[split]}" for split in SPLITS if not numbers[split])
     )
+
+
+def refuse_data_folder(folder: Path) -> None:
+    """Refuse `data/`, and what lies in it.
+
+    Raises:
+        CatalogueError: The folder is such a one.
+    """
+    if folder.resolve().is_relative_to(DATA.resolve()):
+        raise CatalogueError(
+            f"expected a folder outside data/, which the pipeline writes itself, got {folder};"
+            " copy it elsewhere"
+        )
 
 
 def _holds_only_catalogues(folder: Path) -> bool:

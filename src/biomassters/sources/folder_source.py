@@ -30,12 +30,17 @@ class FolderSource:
 
     Links are followed: people link their data. In a folder with the official layout nothing is
     ever listed; any other is listed once, in `prepare`, or at the first file that is not found.
+
+    Attributes:
+        root: The folder.
+        name: What an error calls it.
     """
 
     kind = "folder"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = FOLDER_VARIABLE) -> None:
         self.root = root
+        self.name = name
         self._places: dict[str, str] | None = None
 
     def prepare(self, chips: Sequence[ChipRecord]) -> None:
@@ -53,8 +58,13 @@ class FolderSource:
             raise SourceError(
                 f"expected files of the catalogue's chips, such as {example}, at most {DEPTH}"
                 f" folders deep, got none, at {self.root};"
-                f" name the folder that has them in {FOLDER_VARIABLE}"
+                f" name the folder that has them in {self.name}"
             )
+
+    def measure(self, record: FileRecord) -> FileRecord | None:
+        """Return a record with the size of its file; None = the folder does not have it."""
+        path = self._find(record)
+        return None if path is None else record._replace(size=path.stat().st_size)
 
     def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
         """Yield the chips in the order given."""
@@ -75,7 +85,7 @@ class FolderSource:
 
     def _describe(self, path: Path, got: str) -> FileError:
         # Not by its whole path: what is said of bad files goes into the audit, which is shared.
-        return FileError(f"the file {path.relative_to(self.root)} in {FOLDER_VARIABLE}", got)
+        return FileError(f"the file {path.relative_to(self.root)} in {self.name}", got)
 
     def _find(self, record: FileRecord) -> Path | None:
         official = self._official(record)

@@ -55,6 +55,17 @@ class Source(Protocol):
         """
 
 
+class MeasuringSource(Source, Protocol):
+    """A source that knows the size of a file, whatever the file's record says."""
+
+    def measure(self, record: FileRecord) -> FileRecord | None:
+        """Return a record with the size that its file has here; None = the file is not here.
+
+        Args:
+            record: Of a chip that `prepare` was given.
+        """
+
+
 def gather_files(chip: ChipRecord, read: Callable[[FileRecord], bytes]) -> FetchedChip:
     """Read all files of a chip.
 

@@ -19,6 +19,7 @@ from biomassters.sources.archives.index import (
 from biomassters.sources.archives.parts import (
     Archive,
     EndOfArchiveError,
+    FoundParts,
     PartReader,
     describe_error,
     find_archives,
@@ -37,12 +38,14 @@ class ArchiveSource:
 
     Attributes:
         folder: Where they lie.
+        only: One of its files, or a part of one: no other archive is looked into; None = all are.
     """
 
     kind = "archives"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, only: Path | None = None) -> None:
         self.folder = folder
+        self.only = only
         self._archives: list[Archive] = []
         self._index: MemberIndex | None = None
 
@@ -58,7 +61,7 @@ class ArchiveSource:
         builder = IndexBuilder(record for chip in chips for record in list_files(chip))
         self._archives = []
         faults = []
-        for found in find_archives(self.folder) if chips else ():
+        for found in self._find_archives() if chips else ():
             saved = builder.save()
             try:
                 archive = found.assemble()
@@ -71,6 +74,17 @@ class ArchiveSource:
             raise faults[0]
         self._index = builder.finish([archive.path.name for archive in self._archives])
 
+    def measure(self, record: FileRecord) -> FileRecord | None:
+        """Return a record with the size that its archive gives; None = no archive has the file.
+
+        Args:
+            record: Of a chip that `prepare` was given.
+        """
+        if self._index is None:
+            raise AssertionError("prepare comes first")
+        member = self._index.find(record.filename)
+        return member and record._replace(size=member.size)
+
     def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
         """Yield the chips in the order given."""
         if self._index is None:
@@ -82,6 +96,15 @@ class ArchiveSource:
         finally:
             for reader in readers:
                 reader.close()
+
+    def _find_archives(self) -> list[FoundParts]:
+        if self.only is None:
+            return find_archives(self.folder)
+        found = [parts for parts in find_archives(self.folder) if parts.has(self.only)]
+        if not found:
+            remedy = "name an archive (decompress .tar.gz and the like first)"
+            raise refuse(self.only, "a .zip, .z01, .zip.001 or .tar file", "another", remedy)
+        return found
 
     def _fetch_chip(
         self, readers: list[PartReader], index: MemberIndex, chip: ChipRecord

@@ -82,6 +82,10 @@ class FoundParts:
         else:
             self._whole.append(path)
 
+    def has(self, path: Path) -> bool:
+        """Tell whether a file is one of its parts."""
+        return path in (*self._whole, *(part for _, part in (*self._split, *self._numbered)))
+
     def assemble(self) -> Archive:
         """Return the archive.
 

@@ -16,7 +16,7 @@ from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 from huggingface_hub.hf_api import DatasetInfo
 from tqdm import tqdm
 
-from biomassters.dataset.files import ChipRecord, list_files
+from biomassters.dataset.files import ChipRecord, FileRecord, list_files
 from biomassters.errors import SourceError
 from biomassters.processes.environment import (
     FOLDER_VARIABLE,
@@ -88,6 +88,14 @@ class HubSource:
             check_room(files, self.folder)
             download_all(files, self.folder)
         self._archives.prepare(chips)
+
+    def measure(self, record: FileRecord) -> FileRecord | None:
+        """Return a record with the size that its archive gives; None = no archive has the file.
+
+        Args:
+            record: Of a chip that `prepare` was given.
+        """
+        return self._archives.measure(record)
 
     def fetch_chips(self, chips: Iterable[ChipRecord]) -> Iterator[FetchedChip]:
         """Yield each chip with all its files, as the archives have them."""
