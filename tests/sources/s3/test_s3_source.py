@@ -196,6 +196,19 @@ def test_catalogue_addresses_are_taken_at_ones_own_endpoint(
         open_s3(1).prepare([chip])
 
 
+def test_test_targets_without_an_address_are_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_variables(monkeypatch, BIOMASSTERS_S3_REGION="us")
+    chip = give_addresses(CHIPS[0], FOLDER)
+    target = chip.agbm._replace(folder="test_agbm", s3_folders=("", "", ""))
+    message = (
+        r"of 5eed0001_agbm\.tif in the region us.*, or take test_agbm_metadata\.csv out of the"
+    )
+    with pytest.raises(SourceError, match=message):
+        open_s3(1).prepare([chip._replace(agbm=target)])
+
+
 def test_requests_are_signed_with_credentials_alone(
     service: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

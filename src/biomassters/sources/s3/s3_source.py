@@ -23,6 +23,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from biomassters.dataset.catalogue import targets_file
 from biomassters.dataset.files import (
     LARGEST_FILE,
     ChipRecord,
@@ -118,11 +119,14 @@ class S3Source:
         for chip in chips:
             for record in list_files(chip):
                 if self.settings.find_address(record) is None:
+                    otherwise = f"{S3_REGION_VARIABLE} to another region"
+                    if record.folder == "test_agbm":  # of which the official catalogue has none
+                        otherwise = f"take {targets_file('test')} out of the catalogue"
                     raise SourceError(
                         f"expected an address of {record.filename} in the region"
                         f" {self.settings.region}, got none in the catalogue; set"
-                        f" {S3_FOLDER_VARIABLE} to s3://bucket/prefix of your mirror, or"
-                        f" {S3_REGION_VARIABLE} to another region"
+                        f" {S3_FOLDER_VARIABLE} to s3://bucket/prefix of your mirror,"
+                        f" or {otherwise}"
                     )
         if chips and self.settings.folder:
             self._check_folder(self.settings.folder)
