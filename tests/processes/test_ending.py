@@ -119,3 +119,62 @@ def test_full_disk_is_one_line_that_names_the_file() -> None:
 def test_programmers_mistake_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_script(lambda: raise_error(ZeroDivisionError()))
+
+
+def run_printing(call: str, output: int) -> "subprocess.CompletedProcess[str]":
+    """Run a script that prints into an open file, by way of Python's buffer as scripts do."""
+    script = f"from biomassters.processes.ending import run_script; run_script(lambda: {call})"
+    environment = make_environment()
+    environment.pop("PYTHONUNBUFFERED", None)
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(output)
+
+
+def open_unread_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+HELP = "__import__('argparse').ArgumentParser().parse_args(['--help'])"
+PRINTING = pytest.mark.parametrize("call", ["print('a')", "print('a' * 100_000)", HELP])
+
+
+@PRINTING
+def test_reader_that_has_enough_is_no_error(call: str) -> None:
+    result = run_printing(call, open_unread_pipe())
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@PRINTING
+def test_output_that_cannot_be_written_is_one_line(call: str) -> None:
+    result = run_printing(call, os.open("/dev/full", os.O_WRONLY))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: expected room on the disk, got none left")
+    assert result.stderr.count("\n") == 1
+
+
+def test_output_that_is_closed_is_no_error() -> None:
+    script = "from biomassters.processes.ending import run_script; run_script(lambda: print('a'))"
+    closed = ["sh", "-c", '"$0" -c "$1" >&-', sys.executable, script]
+    assert subprocess.run(closed, env=make_environment(), check=False).returncode == 0
+
+
+def test_broken_pipe_of_our_own_keeps_its_traceback() -> None:
+    with pytest.raises(BrokenPipeError):
+        run_script(lambda: raise_error(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+
+
+def test_mistake_keeps_its_traceback_where_nobody_reads_the_output() -> None:
+    result = run_printing("print('a') or 1 / 0", open_unread_pipe())
+    assert "ZeroDivisionError" in result.stderr
+    assert "BrokenPipeError" not in result.stderr

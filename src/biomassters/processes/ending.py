@@ -5,9 +5,9 @@ A kernel's own signal, where it has one, tells of the parent only, which may be 
 `$SHELL -c COMMAND`, and dash, unlike bash, stays between DVC and the command.
 """
 
-import errno
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -19,32 +19,78 @@ import psutil
 
 from biomassters.errors import BiomasstersError
 from biomassters.processes.environment import warn_of_unknown_variables
+from biomassters.processes.faults import describe_fault
 
 DVC_VARIABLE: Final = "DVC_ROOT"
 """DVC sets it for the commands that it runs, and so not for itself."""
 LOOK_EVERY_S: Final = 0.1
+STDOUT: Final = 1
+STDERR: Final = 2
+CLOSED_PIPE: Final = 128 + signal.SIGPIPE
+"""The exit code of a program that SIGPIPE ended, as shells tell it."""
 
 log = logging.getLogger(__name__)
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script; turn what a user can mend into one line on stderr and exit code 1."""
+    """Run a script; turn what a user can mend into one line on stderr and exit code 1.
+
+    Where nobody reads any more what it prints (`| head`), it ends without a word, as programs do
+    that SIGPIPE ends. A programmer's mistake keeps its traceback.
+    """
     if "RANK" not in os.environ:  # else the process that started this one has said it
         warn_of_unknown_variables()
     try:
-        main()
+        try:
+            main()
+        except SystemExit:  # after a `--help`, which may still be in the buffer
+            _flush_output()
+            raise
+        _flush_output()
     except BiomasstersError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            sys.exit(CLOSED_PIPE)
+        fault = describe_fault(error)
+        if fault is None:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        sys.exit(
-            f"error: expected room on the disk, got none left{where};"
-            " free some space and run the same command again: finished work is kept"
-        )
+        sys.exit(f"error: {fault}")
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        _drop_unwritable_output()
+
+
+def _flush_output() -> None:
+    """Write what was printed, as long as an error of it can still be told."""
+    try:
+        if sys.stdout is not None:  # else it was closed from the start
+            sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
+def _drop_unwritable_output() -> None:
+    """Let Python, which flushes at its end, find nothing to complain of in its own way."""
+    try:
+        _flush_output()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, STDOUT)
+        os.close(nowhere)
+
+
+def _is_unread() -> bool:
+    """Tell whether the other end of the pipe that this process prints into is closed."""
+    outputs = select.poll()
+    for number in (STDOUT, STDERR):
+        outputs.register(number, 0)  # for errors alone, which poll tells unasked
+    return any(
+        event & (select.POLLERR | select.POLLHUP) and not event & select.POLLNVAL
+        for _, event in outputs.poll(0)
+    )
 
 
 def end_with_dvc() -> None:

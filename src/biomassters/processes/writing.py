@@ -14,6 +14,9 @@ def write_whole(path: Path, data: bytes) -> None:
     Args:
         path: The file; its folder is made if absent. One thread of a process writes it at a time.
         data: All that is in it.
+
+    Raises:
+        OSError: It cannot be written; the error names `path`, or the folder that cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Named by the process: several may write the same file, each whole, and the last one stays.
@@ -21,6 +24,8 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         unfinished.write_bytes(data)
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a full disk it names no file, else the hidden one
+            error.filename, error.filename2 = str(path), None
         raise
