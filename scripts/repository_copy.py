@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
@@ -39,16 +39,17 @@ def copy_repository(folder: Path) -> None:
 
 
 def set_params(folder: Path, changes: Mapping[str, Any]) -> None:
-    """Set dotted keys of a copy's params.yaml."""
+    """Set dotted keys of a copy's params.yaml, as DVC's `-S` does: in its dialect of YAML."""
     path = folder / "params.yaml"
-    document = yaml.safe_load(path.read_text())
+    yaml = YAML()
+    document = yaml.load(path)
     for key, value in changes.items():
         *parents, last = key.split(".")
         section = document
         for parent in parents:
             section = section[parent]
         section[last] = value
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    yaml.dump(document, path)
 
 
 def commit_all(folder: Path, message: str) -> None:

@@ -4,8 +4,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-from pydantic import NonNegativeInt
-
 from biomassters.evaluation.plots import draw_histograms
 from biomassters.evaluation.report import score_set, write_table
 from biomassters.evaluation.scores import (
@@ -16,7 +14,7 @@ from biomassters.evaluation.scores import (
 )
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.params.reading import read_params
-from biomassters.params.sections import PredictedModels, Section
+from biomassters.params.sections import Folds, PredictedModels, Section
 from biomassters.processes.ending import run_script
 from biomassters.processes.packages import list_versions
 from biomassters.statistics.figures import read_statistics
@@ -32,7 +30,7 @@ PREDICTIONS = Path("predictions")
 class Params(Section):
     """What this stage reads of params.yaml."""
 
-    folds: tuple[NonNegativeInt, ...]
+    folds: Folds
     predict: PredictedModels
 
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from example_chips import hash_folder
 from workspace import Workspace, copy_repository
 
@@ -14,6 +13,7 @@ from biomassters.commands import use_catalogue as catalogue_switch
 from biomassters.commands.use_catalogue import switch_catalogue
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.errors import CatalogueError
+from biomassters.params.reading import read_document
 from biomassters.simulator.official_files import write_catalogue, write_dataset
 from repository_copy import SRC
 
@@ -65,11 +65,11 @@ def test_switching_away_and_back_gives_the_committed_data_dvc(
     data = hash_folder(Path("data"))
     assert "3 train, 1 test" in switch_catalogue(other)
     assert hash_folder(Path("data")) == hash_folder(other)
-    added = yaml.safe_load(Path("data.dvc").read_text())
+    added = read_document(Path("data.dvc"))
     assert set(added) == {"outs"}
     switch_catalogue(INSIDE)
     assert hash_folder(Path("data")) == data
-    imported = yaml.safe_load(Path("data.dvc").read_text())
+    imported = read_document(Path("data.dvc"))
     assert imported["deps"][0]["path"] == str(INSIDE)
     assert "frozen" not in imported
     assert Path("data.dvc").read_text() == committed

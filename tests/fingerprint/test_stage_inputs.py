@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from biomassters.errors import ChangedInputsError, ParamsError
 from biomassters.fingerprint.stage_inputs import (
@@ -39,8 +38,8 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_STAGE", raising=False)
     for name, text in {
-        "dvc.yaml": yaml.safe_dump(PIPELINE),
-        "params.yaml": yaml.safe_dump(PARAMS),
+        "dvc.yaml": json.dumps(PIPELINE),
+        "params.yaml": json.dumps(PARAMS),
         "src/train.py": "a = 1\nimport helper",
         "src/helper.py": "b = 1",
         "chips.zarr/zarr.json": '{"content_id": "1"}',
@@ -59,7 +58,7 @@ def read(fold: int = 0) -> StageInputs:
 
 
 def edit_params(**changes: Any) -> tuple[str, str]:
-    return "params.yaml", yaml.safe_dump({**PARAMS, **changes})
+    return "params.yaml", json.dumps({**PARAMS, **changes})
 
 
 CHANGES = [
@@ -79,7 +78,7 @@ COSMETIC = [
     ("data/.features.csv.swp", "an editor's"),
     ("data/features.csv~", "an editor's"),
     edit_params(predict={"tta": "flips"}),
-    ("params.yaml", "# All params\n" + yaml.safe_dump(PARAMS)),
+    ("params.yaml", "# All params\n" + json.dumps(PARAMS)),
 ]
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from example_models import build, ignore, make_images
 from golden import DECODER_CHANNELS, golden_images, golden_shapes, golden_weights
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch._inductor import config as inductor_config
 
 from biomassters.model.kept_months import find_kept_months
 from biomassters.model.network import Network
+from biomassters.params.reading import read_document
 from repository_copy import ROOT
 
 
@@ -151,7 +151,7 @@ def test_month_encoding_starts_as_the_function_without_it() -> None:
 
 def test_winners_preset_has_the_winners_number_of_parameters() -> None:
     """130.8 million, as the design has it from his code."""
-    preset = yaml.safe_load((ROOT / "presets/winner.yaml").read_text())
+    preset = read_document(ROOT / "presets/winner.yaml")
     network = Network(
         backbone=preset["model"]["backbone"], decoder_channels=preset["model"]["decoder_channels"]
     )

@@ -6,19 +6,17 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 from stage_scripts import read_script
 
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import hash_record
-from biomassters.params.reading import look_up
+from biomassters.params.reading import look_up, read_document
 from biomassters.params.sections import Params
 from repository_copy import ROOT, SRC
 
 README = (ROOT / "README.md").read_text()
-ALL_STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+ALL_STAGES = read_document(ROOT / "dvc.yaml")["stages"]
 STAGES = {name: stage for name, stage in ALL_STAGES.items() if name != "fingerprint"}
 """Those whose results hours may depend on."""
 
@@ -84,7 +82,7 @@ def is_call(node: ast.AST, name: str) -> bool:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_lists_exactly_the_params_that_its_script_reads(stage: str) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = read_document(ROOT / "params.yaml")
     listed = set().union(
         *(list_leaves(key, look_up(params, key)) for key in STAGES[stage]["params"])
     )
@@ -138,8 +136,7 @@ def test_readme_names_what_each_stage_writes(stage: str) -> None:
 
 def test_committed_run_is_that_of_the_committed_sources_and_params() -> None:
     """After a change of one: `make repro`, and commit dvc.lock, fingerprints/ and metrics/."""
-    # YAML 1.2, as DVC writes it: PyYAML takes its 1e-06 for a string.
-    params, lock = (YAML(typ="safe").load(ROOT / name) for name in ("params.yaml", "dvc.lock"))
+    params, lock = (read_document(ROOT / name) for name in ("params.yaml", "dvc.lock"))
     assert {name.partition("@")[0] for name in lock["stages"]} == set(ALL_STAGES)
     for name, stage in lock["stages"].items():
         prints = [dep for dep in stage["deps"] if dep["path"].startswith("fingerprints/")]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import yaml
 from reruns import ALL, FINGERPRINT, list_stages_run
 from workspace import Workspace, kill_dvc_while_training
 
+from biomassters.params.reading import read_document
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.store.georeference import allow_nowhere
 
@@ -160,5 +160,5 @@ def test_run_leaves_only_results_for_git(pipeline: Workspace) -> None:
     tracked = pipeline.run("git", "ls-files").stdout.split()
     grown = {path for path in tracked if Path(path).suffix in {".tif", ".safetensors", ".png"}}
     assert grown == {path for path in tracked if path.startswith("docs/")} & grown
-    lock = yaml.safe_load((pipeline.folder / "dvc.lock").read_text())
+    lock = read_document(pipeline.folder / "dvc.lock")
     assert set(lock["stages"]) == {FINGERPRINT, *ALL.split()}

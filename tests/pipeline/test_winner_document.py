@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
+from biomassters.params.reading import read_document
 from repository_copy import ROOT
 
 SRC = ROOT / "src"
@@ -25,9 +26,9 @@ def list_leaves(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_every_setting_of_the_winners_preset_is_in_the_tables_with_its_value() -> None:
-    preset = list_leaves(yaml.safe_load((ROOT / "presets/winner.yaml").read_text()))
+    preset = list_leaves(read_document(ROOT / "presets/winner.yaml"))
     rows = "\n".join(line for line in DOCUMENT.splitlines() if line.startswith("|"))
-    assert {key: yaml.safe_load(value) for key, value in SETTING.findall(rows)} == preset
+    assert {key: YAML(typ="safe").load(value) for key, value in SETTING.findall(rows)} == preset
 
 
 def test_modules_that_the_tables_name_exist() -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
-import yaml
 from dvc.repo import Repo
 from workspace import Workspace
 
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import write_record
+from biomassters.params.reading import read_document
 
 FINGERPRINT = "fingerprint"
 ALL = "fetch@train fetch@test band_statistics train@0 finetune predict evaluate"
@@ -67,7 +67,7 @@ _EDGES: dict[tuple[Path, tuple[int, ...]], list[tuple[str, str]]] = {}
 
 def _list_edges(workspace: Workspace) -> list[tuple[str, str]]:
     """Return which stage depends on which: of all params, `folds` alone decides that."""
-    params = yaml.safe_load((workspace.folder / "params.yaml").read_text())
+    params = read_document(workspace.folder / "params.yaml")
     key = workspace.folder, tuple(params["folds"])
     if key not in _EDGES:
         dot = workspace.run("dvc", "dag", "--dot").stdout

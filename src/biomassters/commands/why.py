@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-
 from biomassters.commands.dvc_calls import ask_dvc, run_dvc
 from biomassters.errors import ParamsError
 from biomassters.fingerprint.closure import hash_closure
@@ -60,7 +58,7 @@ def explain(target: str | None = None) -> str:
 def _find_reasons(stages: list[str], edges: list[tuple[str, str]]) -> dict[str, list[Entry]]:
     """Return why each stage is out of date; without a reason it is up to date."""
     status = ask_dvc("status")
-    lock = _read_yaml(LOCK_FILE)["stages"] if LOCK_FILE.exists() else {}
+    lock = read_document(LOCK_FILE)["stages"] if LOCK_FILE.exists() else {}
     reasons: dict[str, list[Entry]] = {}
     for stage in stages:
         if stage == FINGERPRINT_STAGE:
@@ -107,18 +105,13 @@ def _list_status(status: Mapping[str, Any], stage: str, lock: Mapping[str, Any])
 
 
 def _list_params(locked: Mapping[str, Any], changes: Mapping[str, str]) -> Iterator[Entry]:
-    params = _read_yaml(PARAMS_FILE)
+    params = read_document(PARAMS_FILE)
     before = locked.get("params", {}).get(str(PARAMS_FILE), {})
     for key in changes:
         old, new = _flatten(key, before.get(key)), _flatten(key, find_value(params, key))
         for name in {**old, **new}:
             if old.get(name) != new.get(name):
                 yield "param", f"{name}: {old.get(name, 'none')} → {new.get(name, 'none')}"
-
-
-def _read_yaml(path: Path) -> Any:
-    """Read YAML 1.2, as DVC does, for which `1e-06` is a number."""
-    return YAML(typ="safe", pure=True).load(path)
 
 
 def _flatten(key: str, value: Any) -> dict[str, Any]:

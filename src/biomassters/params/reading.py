@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
 
 from biomassters.errors import ParamsError
 from biomassters.params.sections import Params
 
 PARAMS_FILE = Path("params.yaml")
+
+LISTED: Final = 5
+"""Findings that an error names."""
+
+_NOT_TEXT: Final = {
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "int_type": "a whole number",
+}
+"""What to write, by pydantic's name of the error."""
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
@@ -31,19 +42,34 @@ def read_params(sections: type[SectionT], path: Path = PARAMS_FILE) -> SectionT:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping as it stands, unchecked."""
+    """Read a YAML mapping as it stands, unchecked, with the very parser that DVC reads it with.
+
+    Another would read other values: PyYAML takes 2831e417 for text, 017 for 15, `on` for true and
+    1e-4 for text, where DVC finds infinity, 17, text and a number, and tells changes by these.
+
+    Raises:
+        ParamsError: It is absent, not UTF-8, not YAML or no mapping.
+        OSError: It cannot be read.
+    """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(
             f"expected the file {path}, got none; run in the repository's root"
         ) from None
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
         raise ParamsError(
-            f"expected YAML in {path}, got {' '.join(str(error).split())}; mend the file"
+            f"expected UTF-8 in {path}, got another encoding ({error}); save it in UTF-8"
+        ) from None
+    try:
+        document = YAML(typ="safe").load(text)
+    except Exception as error:  # a dozen kinds: ValueError of 2001-99-99, KeyError of !!bool 1 ...
+        raise ParamsError(
+            f"expected YAML in {path}, got {_describe_mistake(error)}; mend the file"
         ) from None
     if not isinstance(document, dict):
-        raise ParamsError(f"expected a mapping in {path}, got {type(document).__name__}")
+        got = "nothing" if document is None else f"a {type(document).__name__}"
+        raise ParamsError(f"expected `key: value` in {path}, got {got}; mend the file")
     return document
 
 
@@ -67,11 +93,14 @@ def _validate(model: type[SectionT], document: dict[str, Any], path: Path) -> Se
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        findings = [_describe(finding) for finding in error.errors()]
-        raise ParamsError("; ".join(f"{path}: {finding}" for finding in findings)) from None
+        found = error.errors()
+        told = [f"{path}: {_describe(finding, path)}" for finding in found[:LISTED]]
+        if len(found) > LISTED:
+            told.append(f"and {len(found) - LISTED} more")
+        raise ParamsError("; ".join(told)) from None
 
 
-def _describe(finding: Any) -> str:
+def _describe(finding: Any, path: Path) -> str:
     key = ".".join(str(part) for part in finding["loc"])
     message = str(finding["msg"]).removeprefix("Value error, ")
     if finding["type"] == "extra_forbidden":
@@ -80,4 +109,48 @@ def _describe(finding: Any) -> str:
         return f"{key}: expected a value, got none; add the key"
     if finding["type"] == "value_error":
         return message
-    return f"{key}: {message[0].lower()}{message[1:]}, got {finding['input']!r}"
+    if finding["type"] == "string_type" and not isinstance(finding["input"], dict | list):
+        return _ask_for_quotes(finding["loc"], finding["input"], path)
+    remedy = ""
+    if finding["type"] in _NOT_TEXT and isinstance(finding["input"], str):
+        remedy = f"; write {_NOT_TEXT[finding['type']]}, without quotes"
+    message = message.replace("valid tuple", "list").replace("Tuple", "List")  # YAML has no tuples
+    return f"{key}: {message[0].lower()}{message[1:]}, got {finding['input']!r}{remedy}"
+
+
+def _ask_for_quotes(location: tuple[str | int, ...], value: object, path: Path) -> str:
+    """Describe a value that YAML does not take for text, since it stands there without quotes."""
+    written = _find_written(location, path) or str(value)
+    kind = {"float": "number", "int": "number", "bool": "truth value", "NoneType": "nothing"}
+    got = f"the {kind.get(type(value).__name__, type(value).__name__)} {value}"
+    if value is None:
+        got = "nothing"
+    if written != str(value):
+        got = f"{written}, which YAML reads as {got}"
+    # A list is one value on the command line, where the shell takes the outer quotes away.
+    names = [str(part) for part in location if not isinstance(part, int)]
+    quoted = "['TEXT']" if len(names) < len(location) else "'TEXT'"
+    return (
+        f"{'.'.join(map(str, location))}: expected text, got {got}; write it in quotes: 'TEXT',"
+        f" on the command line -S \"{'.'.join(names)}={quoted}\""
+    )
+
+
+def _find_written(location: tuple[str | int, ...], path: Path) -> str | None:
+    """Return what stands in the file before YAML gives it a type; None where `<<` brought it."""
+    found: Any = YAML(typ="base").load(path.read_text(encoding="utf-8"))
+    try:
+        for part in location:
+            found = found[part]
+    except (KeyError, TypeError):
+        return None
+    return str(found)
+
+
+def _describe_mistake(error: Exception) -> str:
+    """Return what the parser says, and where, on one line."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        problem = " ".join(str(error.problem or error.context).split())
+        return f"a mistake in line {mark.line + 1}, column {mark.column + 1} ({problem})"
+    return f"a mistake ({type(error).__name__}: {' '.join(str(error).split())})"

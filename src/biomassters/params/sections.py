@@ -12,6 +12,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fold = Annotated[int, Field(ge=0)]
+# Not strict about the container: YAML has lists only.
+Folds = Annotated[tuple[Fold, ...], Field(min_length=1, strict=False)]
+ChipIds = Annotated[tuple[str, ...], Field(strict=False)]
 
 CleaningName: TypeAlias = Literal["none", "winner", "second", "third"]
 """What is done to a chip's values when it is read: the rules of the competition's three winners."""
@@ -26,9 +30,13 @@ ViewsName: TypeAlias = Literal["none", "flips", "dihedral"]
 
 
 class Section(BaseModel):
-    """A mapping of params.yaml. Unknown keys and values out of range are errors."""
+    """A mapping of params.yaml. Unknown keys and values of another type or range are errors.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Strict, since DVC knows a value as the file has it: "1", 1.0 and true are no 1, "yes" is no
+    true. A whole number is a number, and a list stands for a tuple.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 CHIP_SIZE_STEP: Final = 32
@@ -50,7 +58,7 @@ class SubsetParams(Section):
     first: Annotated[int, Field(ge=1)] | None
     fraction: float = Field(gt=0, le=1)
     seed: Seed
-    chip_ids: tuple[str, ...]
+    chip_ids: ChipIds
 
     @model_validator(mode="after")
     def _check_one_rule(self) -> "SubsetParams":
@@ -129,7 +137,9 @@ class Architecture(Section):
     """
 
     backbone: str = Field(min_length=1)
-    decoder_channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=5, max_length=5)
+    decoder_channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
+        min_length=5, max_length=5, strict=False
+    )
     normalisation: NormalisationName
     target_scaling: TargetScaling
     month_aggregation: AggregationName
@@ -232,7 +242,7 @@ class FinetuneParams(PhaseParams):
         weights: `last`, or the `average` over the epochs of the last quarter.
     """
 
-    fold: int = Field(ge=0)
+    fold: Fold
     lr: Positive
     weights: Literal["last", "average"]
 
@@ -276,7 +286,7 @@ class Params(Section):
 
     lr: Positive
     seed: Seed
-    folds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    folds: Folds
     data: DataParams
     cleaning: CleaningName
     split: SplitParams

@@ -26,6 +26,7 @@ def write_whole(path: Path, data: bytes) -> None:
         unfinished.replace(path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # of a full disk it names no file, else the hidden one
-            error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError) and error.errno:
+            # The system names no file when a write fails, and the hidden one when a renaming does.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
