@@ -12,7 +12,7 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.weights import save_weights
 from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params import sections
-from biomassters.params.reading import read_params
+from biomassters.params.reading import check_fold, parse_fold, read_params
 from biomassters.processes.ending import run_script
 from biomassters.processes.launching import launch
 from biomassters.processes.scratch import scratch_folder
@@ -44,7 +44,7 @@ class Params(sections.Section):
 def main() -> None:
     """Train the fold that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fold", type=int)
+    parser.add_argument("fold", type=parse_fold)
     fold = parser.parse_args().fold
     with (
         join_processes() as processes,
@@ -55,6 +55,7 @@ def main() -> None:
 
 def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Processes) -> None:
     """Train a fold and write what this stage hands over; the first process alone writes."""
+    check_fold(fold, params.split)
     store = open_cleaned(Path("chips/train.zarr"), params.cleaning)
     weights = {name: Path(f"models/{name}/fold-{fold}.safetensors") for name in ("last", "folds")}
     recorded, predictions = Path(f"metrics/train/{fold}"), Path(f"validation/fold-{fold}")

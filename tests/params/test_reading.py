@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biomassters.errors import ParamsError
-from biomassters.params.reading import read_document, read_params
-from biomassters.params.sections import Params
+from biomassters.params.reading import check_fold, parse_fold, read_document, read_params
+from biomassters.params.sections import Params, SplitParams
 from repository_copy import ROOT
 
 COMMITTED = (ROOT / "params.yaml").read_text()
@@ -223,3 +223,16 @@ def test_value_of_another_type_is_refused_since_dvc_knows_it_as_that(
 
 def test_whole_number_is_a_number(tmp_path: Path) -> None:
     assert read_params(Params, write(tmp_path, "lr: 0.001", "lr: 1")).lr == 1.0
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "1.0", "1_0", "+1", " 1", "", "\u0663", "9" * 20])
+def test_fold_that_is_no_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(ParamsError, match=r"expected a fold, a whole number from 0 on, got .*'"):
+        parse_fold(text)
+
+
+def test_fold_is_below_the_number_of_folds() -> None:
+    split = SplitParams(method="random", n_folds=3, seed=0)
+    assert [check_fold(parse_fold(str(fold)), split) for fold in range(3)] == [None] * 3
+    with pytest.raises(ParamsError, match=r"below split\.n_folds = 3 of params\.yaml, got 3, at"):
+        check_fold(3, split)

@@ -269,3 +269,16 @@ def test_full_disk_is_one_line_and_the_next_run_goes_on(folder: Path, small_disk
     result = fetch(small_disk, **files)
     assert result.returncode == 0, result.stderr
     assert (small_disk / "chips/train.zarr/zarr.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fold", "words"),
+    [("5", "below split.n_folds = 5"), ("-1", "a whole number"), ("x", "a whole number")],
+)
+def test_fold_that_there_is_not_is_refused_before_any_work(
+    folder: Path, fold: str, words: str
+) -> None:
+    command = [sys.executable, str(ROOT / "src/train.py"), fold]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert_one_line(result, words, fold, "at the command line")
+    assert not (folder / "work").exists()

@@ -1,6 +1,10 @@
-"""Reading params.yaml: the sections that a stage asked for, after a check of the whole file."""
+"""Reading params.yaml: the sections that a stage asked for, after a check of the whole file.
 
-from collections.abc import Mapping
+Also what a command line adds to it: the fold.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -9,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from biomassters.errors import ParamsError
-from biomassters.params.sections import Params
+from biomassters.params.sections import Params, SplitParams
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -39,6 +43,33 @@ def read_params(sections: type[SectionT], path: Path = PARAMS_FILE) -> SectionT:
     document = read_document(path)
     _validate(Params, document, path)
     return _validate(sections, {key: document[key] for key in sections.model_fields}, path)
+
+
+def parse_fold(text: str) -> int:
+    """Return the fold that a command line names.
+
+    Raises:
+        ParamsError: It is no whole number from 0 on. (`int` would take "1_0" and other digits.)
+    """
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise ParamsError(
+            f"expected a fold, a whole number from 0 on, got {text!r}, at the command line;"
+            " name one of params.yaml: folds"
+        )
+    return int(text)
+
+
+def check_fold(fold: int, split: SplitParams) -> None:
+    """Refuse a fold that holds out no chip.
+
+    Raises:
+        ParamsError: It is not below the number of folds.
+    """
+    if fold >= split.n_folds:
+        raise ParamsError(
+            f"expected a fold below split.n_folds = {split.n_folds} of params.yaml, got {fold}, at"
+            " the command line; name another"
+        )
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -93,11 +124,20 @@ def _validate(model: type[SectionT], document: dict[str, Any], path: Path) -> Se
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        found = error.errors()
+        found = list(_drop_echoes(error.errors()))
         told = [f"{path}: {_describe(finding, path)}" for finding in found[:LISTED]]
         if len(found) > LISTED:
             told.append(f"and {len(found) - LISTED} more")
         raise ParamsError("; ".join(told)) from None
+
+
+def _drop_echoes(findings: list[Any]) -> Iterator[Any]:
+    """Leave out that a list is too short, where it is so for want of its refused items."""
+    for finding in findings:
+        place = finding["loc"]
+        inside = any(other["loc"][: len(place)] == place for other in findings if other != finding)
+        if finding["type"] != "too_short" or not inside:
+            yield finding
 
 
 def _describe(finding: Any, path: Path) -> str:
@@ -132,7 +172,7 @@ def _ask_for_quotes(location: tuple[str | int, ...], value: object, path: Path) 
     quoted = "['TEXT']" if len(names) < len(location) else "'TEXT'"
     return (
         f"{'.'.join(map(str, location))}: expected text, got {got}; write it in quotes: 'TEXT',"
-        f" on the command line -S \"{'.'.join(names)}={quoted}\""
+        f' on the command line -S "{".".join(names)}={quoted}"'
     )
 
 
