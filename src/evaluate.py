@@ -17,6 +17,7 @@ from biomassters.params.reading import read_params
 from biomassters.params.sections import Folds, PredictedModels, Section
 from biomassters.processes.ending import run_script
 from biomassters.processes.packages import list_versions
+from biomassters.processes.writing import write_whole
 from biomassters.statistics.figures import read_statistics
 from biomassters.statistics.histograms import read_histograms
 from biomassters.store.chips import ChipStore
@@ -71,7 +72,7 @@ def evaluate_maps(params: Params) -> None:
     write_table(FOLDER / "chips.csv", sets)
     if histograms := read_histograms(HISTOGRAMS):
         draw_histograms(histograms).savefig(images / "histograms.png")
-    METRICS.write_text(json.dumps(metrics, indent=2) + "\n")
+    write_whole(METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 from example_chips import simulate_record
 
+from biomassters.errors import ChipDataError
 from biomassters.evaluation.report import score_set, write_table
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import write_prediction
@@ -46,3 +48,10 @@ def test_table_of_no_chips_names_its_columns(tmp_path: Path) -> None:
     write_table(tmp_path / "chips.csv", {})
     header = "set,chip_id,chip_rmse,target_mean,prediction_mean\n"
     assert (tmp_path / "chips.csv").read_text() == header
+
+
+def test_set_without_predictions_is_refused(tmp_path: Path) -> None:
+    store = pack_chips(tmp_path)
+    with pytest.raises(ChipDataError, match=r"chips with targets, got none, at .*validation"):
+        score_set("fold-0", store, tmp_path / "validation", lambda _: 0.0, tmp_path)
+    assert list(tmp_path.glob("*.png")) == []

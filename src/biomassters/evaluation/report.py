@@ -1,10 +1,12 @@
 """What an evaluation shows of a set of chips: pictures, and a row of a table for each chip."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from biomassters.errors import ChipDataError
 from biomassters.evaluation.plots import Panel, draw_density, draw_error_by_bin, draw_panels
 from biomassters.evaluation.scores import (
     DENSITY_EDGES,
@@ -16,6 +18,7 @@ from biomassters.evaluation.scores import (
     score_maps,
 )
 from biomassters.prediction.maps import read_prediction
+from biomassters.processes.writing import write_whole
 from biomassters.store.chips import ChipStore
 
 N_PANELS: Final = 4
@@ -37,8 +40,16 @@ def score_set(
         predictions: The folder of their predictions; chips without one do not count.
         choose_baseline: What to compare with; None = nothing.
         images: The folder for `panels_NAME.png`, `density_NAME.png` and `error_by_bin_NAME.png`.
+
+    Raises:
+        ChipDataError: No chip has both a prediction and a target.
     """
     scores = score_maps(open_maps(store, predictions), choose_baseline)
+    if not scores.model.chip_ids:
+        raise ChipDataError(
+            f"expected predictions of chips with targets, got none, at {predictions};"
+            " run `dvc repro` to write them"
+        )
     panels = [
         _read_panel(store, predictions, chip_id) for chip_id in choose_panel_chips(scores, N_PANELS)
     ]
@@ -54,18 +65,19 @@ def score_set(
 
 
 def write_table(path: Path, sets: Mapping[str, Scores]) -> None:
-    """Write a row for each chip of each set as CSV, numbers to 3 decimals.
+    """Write a row for each chip of each set as CSV, numbers to 3 decimals; whole or not at all.
 
     Args:
         path: The file.
         sets: By name.
     """
     rows = [row for name, scores in sets.items() for row in scores.list_chips(name)]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(TABLE_COLUMNS)
-        for row in rows:
-            writer.writerow(f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(TABLE_COLUMNS)
+    for row in rows:
+        writer.writerow(f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
+    write_whole(path, text.getvalue().encode())
 
 
 def _read_panel(store: ChipStore, predictions: Path, chip_id: str) -> Panel:

@@ -11,6 +11,7 @@ from pydantic import ValidationError, model_validator
 
 from biomassters.errors import StoreError
 from biomassters.params.sections import Section
+from biomassters.processes.writing import write_whole
 from biomassters.store.bands import BANDS, N_BANDS, N_S2
 
 PUBLISHED_MINIMUM: Final = (-25.0, -62.0, -25.0, -60.0, *[0.0] * N_S2)
@@ -142,8 +143,8 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
-    """Write statistics.json."""
-    path.write_text(statistics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write statistics.json, whole or not at all."""
+    write_whole(path, statistics.model_dump_json(indent=2).encode() + b"\n")
 
 
 def write_no_statistics(path: Path) -> None:

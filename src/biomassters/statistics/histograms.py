@@ -1,6 +1,7 @@
 """How often each value occurs: its figures, and the table of bins in histograms.csv."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from biomassters.processes.writing import write_whole
 from biomassters.statistics.figures import Figures
 
 PERCENTILES: Final = (0.1, 1.0, 2.0, 50.0, 98.0, 99.0, 99.9)
@@ -79,19 +81,21 @@ class Histogram(NamedTuple):
 
 
 def write_histograms(path: Path, histograms: Mapping[str, Histogram]) -> None:
-    """Write the bins of each band as CSV: its name, the middle of a bin, the share in it.
+    """Write the bins of each band as CSV, whole or not at all.
+
+    A row has the band's name, the middle of a bin, and the share in it.
 
     Args:
         path: The file; its folder is made if absent.
         histograms: By name of the band.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["band", "value", "share"])
-        for name, histogram in histograms.items():
-            for value, share in histogram.share_by_bin():
-                writer.writerow([name, f"{value:.6g}", f"{share:.6g}"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["band", "value", "share"])
+    for name, histogram in histograms.items():
+        for value, share in histogram.share_by_bin():
+            writer.writerow([name, f"{value:.6g}", f"{share:.6g}"])
+    write_whole(path, text.getvalue().encode())
 
 
 def read_histograms(path: Path) -> dict[str, list[tuple[float, float]]]:
