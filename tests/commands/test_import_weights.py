@@ -87,6 +87,16 @@ def test_weights_arrive_unchanged_with_and_without_the_prefix(prefix: str, tmp_p
     assert all(torch.equal(imported[name], t) for name, t in network.state_dict().items())
 
 
+def test_file_from_before_torch_1_6_gives_the_same_bytes(tmp_path: Path) -> None:
+    weights = make_network().state_dict()
+    outs = [tmp_path / "new.safetensors", tmp_path / "old.safetensors"]
+    for out, is_zip in zip(outs, (True, False), strict=True):
+        source = tmp_path / "a.pth"
+        torch.save({"state_dict": weights}, source, _use_new_zipfile_serialization=is_zip)
+        import_weights(source, out, BACKBONE)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
 @pytest.mark.parametrize("is_replicated", [False, True])
 def test_whole_module_is_walked(is_replicated: bool, tmp_path: Path) -> None:
     network = make_network()

@@ -1,6 +1,7 @@
 import collections
 import contextlib
 import copyreg
+import io
 import os
 import pickle
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_pythons_own_unpickler_does_execute_these_attacks(attack: str, folder: P
 def test_module_that_a_pickle_names_is_not_imported() -> None:
     assert read(b"cantigravity\nfly\n.").name == "antigravity fly"
     assert "antigravity" not in __import__("sys").modules
+
+
+def test_globals_without_a_maker_are_named() -> None:
+    unknown: set[str] = set()
+    data = b"(cos\nsystem\n(S'a'\niposix\nfork\nccollections\nOrderedDict\n\x82\xf0t."
+    read_pickle(data, makers={}, persistent=lambda _: None, unknown=unknown)
+    assert unknown == {"os system", "posix fork", "copyreg extension_240"}
+
+
+def test_pickles_of_a_file_are_read_one_after_the_other() -> None:
+    file = io.BytesIO(pickle.dumps([1]) + pickle.dumps("two") + b"numbers")
+    both = [read_pickle(file, makers={}, persistent=lambda _: None) for _ in range(2)]
+    assert (both, file.read()) == ([[1], "two"], b"numbers")
 
 
 def test_extension_registry_is_not_asked(folder: Path) -> None:

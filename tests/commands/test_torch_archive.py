@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from biomassters.commands.inert_pickle import Placeholder
-from biomassters.commands.torch_archive import StoredTensor, TorchArchive
+from biomassters.commands.legacy_archive import open_archive
+from biomassters.commands.torch_archive import StoredTensor
 from biomassters.errors import ModelError
 
 
 def read(data: bytes, name: str = "tensor") -> Any:
     """Read a file, and the tensor of that name if it has one."""
-    archive = TorchArchive(Path("file.pth"), io.BytesIO(data))
+    archive = open_archive(Path("file.pth"), io.BytesIO(data))
     content = archive.read_content()
     stored = content.get(name) if isinstance(content, dict) else None
     return archive.read_tensor(stored) if isinstance(stored, StoredTensor) else content
@@ -88,10 +89,11 @@ TENSORS: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("name", TENSORS)
-def test_tensor_is_read_as_torch_reads_it(name: str) -> None:
+def test_tensor_is_read_as_torch_reads_it(name: str, is_zip: bool) -> None:
     tensor = TENSORS[name]().detach() if name != "parameter" else TENSORS[name]()
-    read_back = read(save({"tensor": tensor}))
+    read_back = read(save({"tensor": tensor}, _use_new_zipfile_serialization=is_zip))
     assert torch.equal(read_back, tensor)
     assert read_back.dtype == tensor.dtype
     assert read_back.is_contiguous()
@@ -187,6 +189,41 @@ def test_entry_that_claims_more_than_the_file_holds_is_refused() -> None:
         read(bytes(data))
 
 
+def test_what_lies_before_the_zip_file_is_passed_over_and_what_lies_beyond_is_refused() -> None:
+    evil = b"cos\nsystem\n(S'touch marker'\ntR."
+    assert torch.equal(read(evil + write_tensor()), torch.arange(6.0).reshape(2, 3))
+    with pytest.raises(ModelError, match="without its end"):
+        read(write_tensor() + evil * 5000)
+
+
+def test_maker_is_given_what_no_tensor_is_made_of(tmp_path: Path) -> None:
+    """REDUCE of what is known, with a call, with too much, and a call set up as its method."""
+    call = f"cos\nsystem\n(S'touch {tmp_path / 'marker'}'\ntR".encode()
+    known = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    setstate = b"}S'__setstate__'\ncos\nsystem\nsb" + call + b"b."
+    for pickled in (
+        known + b"(" + call * 6 + b"tR.",
+        known + b"(" + call * 60 + b"tR.",
+        known + call + b"R.",
+        known + setstate,
+        known + b"(ctorch\nFloatStorage\nI0\n)" + call + b"tR" + setstate,
+        b"ctorch._utils\n_rebuild_parameter\n(" + call + b"tR" + setstate,
+        b"ctorch._utils\n_rebuild_tensor_v2.__globals__\n(" + call + b"tR.",
+        b"\x80\x04\x8c\x02os\x8c\x0bpath.system\x93(S'touch marker'\ntR.",
+    ):
+        with contextlib.suppress(ModelError):
+            read(write_zip({"a/data.pkl": pickled}))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a", "storage", "module"])
+def test_persistent_id_of_another_kind_is_inert(name: str, tmp_path: Path) -> None:
+    call = f"cos\nsystem\n(S'touch {tmp_path / 'marker'}'\ntR".encode()
+    identity = f"(S'{name}'\n".encode() + call * 4 + b"tQ."
+    assert isinstance(read(write_zip({"a/data.pkl": identity})), Placeholder)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_entries_of_one_name_are_refused() -> None:
     buffer = io.BytesIO(write_tensor())
     with zipfile.ZipFile(buffer, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
@@ -205,7 +242,6 @@ def test_two_entries_of_one_name_are_refused() -> None:
         (write_zip({"a/b/data.pkl": b"N."}), r"with 1 data\.pkl"),
         (write_zip({"a/data.pkl": b"N.", "a/constants.pkl": b""}), "a TorchScript program"),
         (write_zip({"a/data.pkl": b"N.", "a/byteorder": b"big"}), "another byte order"),
-        (save({}, _use_new_zipfile_serialization=False), r"before torch 1\.6"),
         (save({"tensor": torch.ones(9)})[:-100], "without its end"),
     ],
 )

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from biomassters.commands.inert_pickle import Placeholder
-from biomassters.commands.torch_archive import StoredTensor, TorchArchive
+from biomassters.commands.legacy_archive import open_archive
+from biomassters.commands.torch_archive import StoredTensor
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
@@ -91,7 +92,7 @@ def import_weights(source: Path, out: Path, backbone: str | None = None) -> str:
     _check_out(out)
     try:
         with source.open("rb") as file:
-            archive = TorchArchive(source, file)
+            archive = open_archive(source, file)
             found = find_weights(archive.read_content(), source)
             settings = _choose_architecture(found, backbone, source)
             tensors = {name: archive.read_tensor(found.tensors[name]) for name in found.tensors}

@@ -4,12 +4,18 @@ Knows the pickle format; knows nothing of tensors. Python's own unpickler would 
 names, look names up in registries and allocate what it announces; this machine has no way to do so:
 it makes plain containers, calls the few makers that it is given, and lets an inert `Placeholder`
 stand for every other global and for all that would be made of it.
+
+Why not `torch.load(weights_only=True)` with stand-ins by `safe_globals` (tried with torch 2.11 and
+2.15): it calls what its own list allows with a file's arguments, so that a `bytearray` of 64 GB is
+allocated; nested tuples as a key of a dictionary crash the process (SIGSEGV); and it refuses a
+file for what lies beside sound weights: a name in `os`, a defaultdict, a deque, a protocol from 3
+on.
 """
 
 import pickletools
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from biomassters.errors import ModelError
 
@@ -34,14 +40,20 @@ class Placeholder:
 
 
 def read_pickle(
-    data: bytes, *, makers: Mapping[str, Maker], persistent: Callable[[Any], Any]
+    data: bytes | BinaryIO,
+    *,
+    makers: Mapping[str, Maker],
+    persistent: Callable[[Any], Any],
+    unknown: set[str] | None = None,
 ) -> Any:
     """Return what a pickle describes.
 
     Args:
-        data: Of any protocol.
+        data: Of any protocol. Of a file, whose memory is the caller's to bound, it is read just to
+            the end of the pickle.
         makers: By global (module and name with a space between), beside those of containers.
         persistent: Makes a value of a persistent id.
+        unknown: Gets the globals that the pickle names and no maker is for.
 
     Raises:
         ModelError: It is no pickle, or a damaged one.
@@ -50,6 +62,8 @@ def read_pickle(
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "STOP":
+                if unknown is not None:
+                    unknown |= machine.names - machine.makers.keys()
                 return machine.stack.pop()
             machine.execute(opcode.name, argument)
     except (ValueError, LookupError) as error:
@@ -92,6 +106,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each mark
         self.memo: dict[int, Any] = {}
+        self.names: set[str] = set()  # of all globals
 
     def execute(self, opcode: str, argument: Any) -> None:
         """Execute an opcode."""
@@ -202,15 +217,19 @@ class _Machine:
             raise _refuse(f"items of a dict for a {type(target).__name__}")
 
     def _global(self, name: str) -> None:
-        self.stack.append(Placeholder(name))
+        self.stack.append(self._name(name))
 
     def _stack_global(self, _: Any) -> None:
         module, name = self._take(2)
         known = isinstance(module, str) and isinstance(name, str)
-        self.stack.append(Placeholder(f"{module} {name}" if known else ""))
+        self._global(f"{module} {name}" if known else "? ?")
 
-    def _extension(self, _: Any) -> None:
-        self.stack.append(Placeholder())
+    def _extension(self, code: int) -> None:
+        self._global(f"copyreg extension_{code}")
+
+    def _name(self, name: str) -> Placeholder:
+        self.names.add(name)
+        return Placeholder(name)
 
     def _make(self, _: Any) -> None:
         maker, arguments = self._take(2)
@@ -221,7 +240,7 @@ class _Machine:
         self.stack.append(Placeholder(maker.name if isinstance(maker, Placeholder) else ""))
 
     def _instance(self, name: str) -> None:
-        self._make_of(Placeholder(name), tuple(self._take_marked()))
+        self._make_of(self._name(name), tuple(self._take_marked()))
 
     def _object(self, _: Any) -> None:
         maker, *arguments = self._take_marked() or [None]

@@ -1,13 +1,16 @@
 """Files that `torch.save` wrote, read without unpickling: their content as data, their tensors.
 
-Knows the zip format that torch has written since 1.6; knows nothing of what a file is for. All that
-a file says of itself (sizes, shapes, strides) is held against what is really there.
+Knows the zip format that torch has written since 1.6, and tensors as any of its formats pickles
+them; knows nothing of what a file is for. All that a file says of itself (sizes, shapes, strides)
+is held against what is really there. Why not by torch: see `inert_pickle`; it does not hold
+numbers against their checksums either.
 """
 
 import math
 import sys
 import zipfile
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -20,9 +23,6 @@ from biomassters.errors import ModelError
 
 MAX_PICKLE_BYTES: Final = 2**26
 """Of the pickle beside the tensors; that of the winner's largest file has a few MB."""
-
-LEGACY_START: Final = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
-"""How a file from before torch 1.6 starts. Source: torch/serialization.py, MAGIC_NUMBER."""
 
 DTYPES: Final = {
     "torch FloatStorage": torch.float32,
@@ -52,6 +52,11 @@ class Storage:
     dtype: torch.dtype
     size: int
 
+    @property
+    def n_bytes(self) -> int:
+        """Their size."""
+        return self.size * self.dtype.itemsize
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
@@ -70,11 +75,61 @@ class StoredTensor:
     stride: tuple[int, ...]
 
 
-class TorchArchive:
+class TorchArchive(ABC):
     """A file that `torch.save` wrote, open for reading.
 
     Law: reading imports, calls and changes nothing that the file names.
+
+    Attributes:
+        path: Its name, for errors.
+        unknown: Globals (module and name with a space between) that it names and that mean nothing
+            here, once its content was read.
     """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unknown: set[str] = set()
+
+    @abstractmethod
+    def read_content(self) -> Any:
+        """Return what was saved: plain containers, `StoredTensor`s and inert `Placeholder`s.
+
+        Raises:
+            ModelError: The file is damaged, or a tensor lies beyond its storage.
+        """
+
+    def read_tensor(self, stored: StoredTensor) -> Tensor:
+        """Read a tensor into memory of its own.
+
+        Raises:
+            ModelError: Its numbers are damaged.
+        """
+        storage = stored.storage
+        data = bytearray(self._read_numbers(storage))
+        if math.prod(stored.shape) == 0:
+            return torch.empty(stored.shape, dtype=storage.dtype)
+        numbers = torch.frombuffer(data, dtype=storage.dtype, count=storage.size)
+        view = numbers.as_strided(stored.shape, stored.stride, stored.offset)
+        return view.clone(memory_format=torch.contiguous_format)
+
+    @abstractmethod
+    def _read_numbers(self, storage: Storage) -> bytes: ...
+
+    def _read_pickle(self, data: bytes | BinaryIO, find_storage: Callable[[Any], Any]) -> Any:
+        try:
+            return read_pickle(data, makers=MAKERS, persistent=find_storage, unknown=self.unknown)
+        except ModelError as error:
+            raise ModelError(f"{error}, at {self.path}; fetch the file again") from None
+
+    def _refuse(self, got: str) -> ModelError:
+        return ModelError(
+            f"expected a whole file that torch.save wrote, got {got}, at {self.path};"
+            " fetch it again, or name another file"
+        )
+
+
+class ZipArchive(TorchArchive):
+    """Such a file of torch since 1.6."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         """Open an archive.
@@ -86,14 +141,16 @@ class TorchArchive:
         Raises:
             ModelError: It is another kind of file, or a damaged one.
         """
-        self.path = path
+        super().__init__(path)
         self.size = file.seek(0, 2)
         file.seek(0)
-        start = file.read(len(LEGACY_START))
+        start = file.read(2)
         try:
             self.zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise self._refuse(_recognise(start, error)) from None
+            is_cut = start == b"PK"
+            kind = f"a zip file without its end ({error})" if is_cut else "another format"
+            raise self._refuse(kind) from None
         self.entries = self._list_entries()
         names = [name for name in self.entries if name.endswith("/data.pkl")]
         if len(names) != 1 or names[0].count("/") != 1:
@@ -106,30 +163,12 @@ class TorchArchive:
             raise self._refuse(f"numbers in another byte order than {sys.byteorder}-endian")
 
     def read_content(self) -> Any:
-        """Return what was saved: plain containers, `StoredTensor`s and inert `Placeholder`s.
-
-        Raises:
-            ModelError: The file is damaged, or a tensor lies beyond its storage.
-        """
+        """Return what was saved; see `TorchArchive`."""
         data = self._read_entry(f"{self.root}/data.pkl", limit=MAX_PICKLE_BYTES)
-        try:
-            return read_pickle(data, makers=MAKERS, persistent=self._find_storage)
-        except ModelError as error:
-            raise ModelError(f"{error}, at {self.path}; fetch the file again") from None
+        return self._read_pickle(data, self._find_storage)
 
-    def read_tensor(self, stored: StoredTensor) -> Tensor:
-        """Read a tensor into memory of its own.
-
-        Raises:
-            ModelError: Its numbers are damaged.
-        """
-        storage = stored.storage
-        data = bytearray(self._read_entry(self._entry_of(storage.key)))
-        if math.prod(stored.shape) == 0:
-            return torch.empty(stored.shape, dtype=storage.dtype)
-        numbers = torch.frombuffer(data, dtype=storage.dtype, count=storage.size)
-        view = numbers.as_strided(stored.shape, stored.stride, stored.offset)
-        return view.clone(memory_format=torch.contiguous_format)
+    def _read_numbers(self, storage: Storage) -> bytes:
+        return self._read_entry(self._entry_of(storage.key))
 
     def _list_entries(self) -> dict[str, zipfile.ZipInfo]:
         entries = {entry.filename: entry for entry in self.zip.infolist()}
@@ -156,24 +195,26 @@ class TorchArchive:
         return f"{self.root}/data/{key}"
 
     def _find_storage(self, identity: Any) -> Storage | Placeholder:
-        """Make a storage of `("storage", class, key, location, size)`."""
-        if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage":
-            return Placeholder()
-        _, kind, key, _, size = identity
-        dtype = DTYPES.get(kind.name) if isinstance(kind, Placeholder) else None
-        if dtype is None or not isinstance(key, str) or not _is_count(size):
-            return Placeholder()
-        entry = self.entries.get(self._entry_of(key))
-        if entry is None or entry.file_size < size * dtype.itemsize:
-            got = "none" if entry is None else f"{entry.file_size} bytes"
-            raise ModelError(f"expected {size * dtype.itemsize} bytes of tensor {key}, got {got}")
-        return Storage(key=key, dtype=dtype, size=size)
+        storage = make_storage(identity)
+        if isinstance(storage, Storage):
+            entry = self.entries.get(self._entry_of(storage.key))
+            if entry is None or entry.file_size < storage.n_bytes:
+                got = "none" if entry is None else f"{entry.file_size} bytes"
+                raise ModelError(
+                    f"expected {storage.n_bytes} bytes of tensor {storage.key}, got {got}"
+                )
+        return storage
 
-    def _refuse(self, got: str) -> ModelError:
-        return ModelError(
-            f"expected a whole file that torch.save wrote, got {got}, at {self.path};"
-            " fetch it again, or name another file"
-        )
+
+def make_storage(identity: Any) -> Storage | Placeholder:
+    """Make a storage of its persistent id: "storage", class, key, location, size (and no view)."""
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
+        return Placeholder()
+    _, kind, key, _, size, *view = identity
+    dtype = DTYPES.get(kind.name) if isinstance(kind, Placeholder) else None
+    if dtype is None or not isinstance(key, str) or not _is_count(size) or view not in ([], [None]):
+        return Placeholder()
+    return Storage(key=key, dtype=dtype, size=size)
 
 
 def make_tensor(arguments: tuple[Any, ...]) -> StoredTensor | Placeholder:
@@ -229,11 +270,3 @@ def _brief(value: Any) -> str:
     if isinstance(value, tuple) and all(type(item) is int for item in value):
         return str(value)[:80]
     return str(value)[:80] if type(value) is int else f"a {type(value).__name__}"
-
-
-def _recognise(start: bytes, error: Exception) -> str:
-    if start == LEGACY_START:
-        return "one from before torch 1.6 (load and save it with a newer torch where you trust it)"
-    if start.startswith(b"PK"):
-        return f"a zip file without its end ({error})"
-    return "another format"
