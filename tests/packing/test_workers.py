@@ -129,6 +129,16 @@ class CountingSource(FolderSource):
             yield fetched
 
 
+class SettingsSource(FolderSource):
+    """Notes how the C library of its process is to keep memory."""
+
+    def fetch_chips(self, chips):
+        """Yield the chips in the order given."""
+        settings = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("MALLOC_"))
+        (self.root / "settings").write_text("\n".join(settings))
+        yield from super().fetch_chips(chips)
+
+
 def test_bytes_do_not_depend_on_the_number_of_workers(dataset: Dataset, tmp_path: Path) -> None:
     report = pack(dataset.chips, tmp_path, FolderSource(dataset.folder), n_workers=3)
     assert report == (N_CHIPS, 0, 0, (), ())
@@ -162,6 +172,21 @@ def test_worker_has_no_threads_but_its_own(dataset: Dataset, tmp_path: Path) -> 
     source = CountingSource(dataset.folder)
     pack(dataset.chips, tmp_path, source)
     assert set(map(int, (dataset.folder / "threads").read_text().split())) <= {1, 2}
+
+
+def test_worker_keeps_freed_memory_and_its_parents_settings_stay(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "7")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    pack(dataset.chips, tmp_path, SettingsSource(dataset.folder))
+    assert (dataset.folder / "settings").read_text().split() == [
+        "MALLOC_ARENA_MAX=2",
+        "MALLOC_MMAP_THRESHOLD_=33554432",
+        "MALLOC_TRIM_THRESHOLD_=67108864",
+    ]
+    assert os.environ["MALLOC_ARENA_MAX"] == "7"
+    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ one over a pipe of its own: so nothing is shared that a killed process could lea
 parent sees a worker's end at the end of its pipe; a worker ends when its parent does.
 """
 
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -33,22 +32,18 @@ CHIPS_A_WORKER: Final = 8
 """Fewer are packed in less time than a process takes to start."""
 GRACE_S: Final = 10
 """How long a worker may take to end when its work is done."""
-ONE_THREAD: Final = {
+WORKER_ENVIRONMENT: Final = {
+    # The processes are as many as the cores already.
     "GDAL_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    # The C library keeps freed memory for the next arrays: blocks of up to 32 MiB (the most that it
+    # takes), 64 MiB in each of two pools. Otherwise every array of some megabytes costs a page
+    # fault each 4 KiB. Source: glibc's manual, Memory Allocation Tunables; others do not heed it.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
 }
-"""Environment of a worker: the processes are as many as the cores already."""
-
-ARENA_MAX: Final = -8
-MMAP_THRESHOLD: Final = -3
-TRIM_THRESHOLD: Final = -1
-"""Numbers of the settings. Source: glibc, malloc.h."""
-
-LARGEST_KEPT_BYTES: Final = 2**25
-"""The most that glibc takes. Larger blocks go back to the system at once."""
-MAX_ARENAS: Final = 2
-"""Pools of memory, of which each keeps what its threads have freed."""
 
 
 class StagedChip(NamedTuple):
@@ -203,11 +198,11 @@ def _describe_end(process: SpawnProcess) -> BiomasstersError:
 
 @contextmanager
 def _inherited_by_workers() -> Iterator[None]:
-    """Start processes that use one thread each and leave Ctrl-C to their parent."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    """Start processes that use one thread each, keep memory and leave Ctrl-C to their parent."""
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
-    os.environ.update(ONE_THREAD)
+    os.environ.update(WORKER_ENVIRONMENT)
     try:
         yield
     finally:
@@ -227,7 +222,6 @@ def _work(connection: Connection, source: Source, scratch: Path, chip_size: int)
     multiprocessing.set_start_method("fork", force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    _reuse_memory()
     link = _Link(connection)
     try:
         for staged in _stage_here(source, link, scratch, chip_size):
@@ -235,20 +229,6 @@ def _work(connection: Connection, source: Source, scratch: Path, chip_size: int)
         link.tell(_Finish())
     except BaseException as error:
         link.tell(_Failure(_make_portable(error)))
-
-
-def _reuse_memory() -> None:
-    """Let the C library keep freed memory for the next arrays, up to some 64 MiB a pool.
-
-    Otherwise every array of some megabytes costs a page fault each 4 KiB: a seventh of all time
-    spent on packing. Where the C library has no such setting, nothing is done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return
-    mallopt(ARENA_MAX, MAX_ARENAS)
-    mallopt(MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-    mallopt(TRIM_THRESHOLD, 2 * LARGEST_KEPT_BYTES)
 
 
 class _Link:
