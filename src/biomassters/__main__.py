@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from biomassters.commands.audit_catalogue import audit_catalogue, tabulate_catalogue
-from biomassters.commands.compare import METRIC, group_experiments, run_exp_show, tabulate
+from biomassters.commands.compare import METRIC, compare
 from biomassters.commands.prune_checkpoints import prune_checkpoints
 from biomassters.commands.summary import summarise
 from biomassters.commands.use_catalogue import switch_catalogue
@@ -149,9 +149,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "compare", help="tabulate DVC experiments: each change of the params, over seeds"
     )
     command.add_argument("--metric", default=METRIC, help=f"FILE:KEY ({METRIC})")
-    command.set_defaults(
-        run=lambda arguments: print(tabulate(group_experiments(run_exp_show(), arguments.metric)))
-    )
+    command.set_defaults(run=lambda arguments: print(compare(arguments.metric)))
 
 
 def _add_why(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,15 +1,18 @@
 """What a study of experiments found: one row a change of the params, over seeds.
 
 Knows what `dvc exp show --json` prints; knows nothing of the pipeline.
+
+Why not `dvc.api.exp_show`: its flat rows mix metrics, params and hashes of inputs, name the file of
+a key only where two files have it, so that one file's metric is taken for another's, and turn
+params into numbers or text: a seed of 0 is 0.0, a list is "[0, 1]".
 """
 
-import math
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from biomassters.commands.dvc_calls import ask_dvc
+from biomassters.commands.dvc_calls import ask_dvc, flatten
 from biomassters.errors import ParamsError
 from biomassters.params.reading import look_up
 
@@ -37,25 +40,19 @@ class Group:
         """The mean over seeds."""
         return statistics.fmean(self.values.values())
 
-    @property
-    def spread(self) -> float:
-        """The standard deviation over seeds (n - 1); NaN of one seed."""
-        return _spread(list(self.values.values()))
-
     def subtract(self, other: "Group") -> list[float]:
         """Return the differences to another group, over the seeds that both have."""
         shared = sorted(self.values.keys() & other.values.keys())
         return [self.values[seed] - other.values[seed] for seed in shared]
 
 
-def run_exp_show() -> list[dict[str, Any]]:
-    """Return what `dvc exp show --json` prints here.
+def compare(metric: str = METRIC) -> str:
+    """Return a Markdown table of the experiments that DVC shows here; see `group_experiments`.
 
     Raises:
-        BiomasstersError: DVC refuses.
+        BiomasstersError: DVC refuses, or no experiment has the metric.
     """
-    revisions: list[dict[str, Any]] = ask_dvc("exp", "show")
-    return revisions
+    return tabulate(group_experiments(ask_dvc("exp", "show"), metric))
 
 
 def group_experiments(revisions: list[dict[str, Any]], metric: str = METRIC) -> list[Group]:
@@ -69,13 +66,13 @@ def group_experiments(revisions: list[dict[str, Any]], metric: str = METRIC) -> 
         ParamsError: No experiment has the metric.
     """
     workspace, *commits = revisions
-    default = _flatten(_read_params(workspace["data"]))
+    default = _read_params(workspace["data"])
     groups: dict[Change, Group] = {(): Group(())}
     for data in [*_list_experiments(commits), workspace["data"]]:
         value = _read_metric(data, metric)
         if value is None:
             continue
-        params = _flatten(_read_params(data))
+        params = _read_params(data)
         seed = params.pop(SEED)
         change = tuple(sorted((k, v) for k, v in params.items() if v != default.get(k)))
         groups.setdefault(change, Group(change)).values[seed] = value
@@ -116,8 +113,10 @@ def _list_experiments(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]
 
 
 def _read_params(data: Mapping[str, Any]) -> dict[str, Any]:
-    params: dict[str, Any] = data["params"]["params.yaml"]["data"]
-    return params
+    params = data["params"]["params.yaml"]["data"]
+    flat = {key: value for name in params for key, value in flatten(name, params[name]).items()}
+    # A list cannot be a key of the groups.
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
 
 
 def _read_metric(data: Mapping[str, Any], metric: str) -> float | None:
@@ -128,21 +127,6 @@ def _read_metric(data: Mapping[str, Any], metric: str) -> float | None:
         return None
 
 
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = tuple(value) if isinstance(value, list) else value
-    return flat
-
-
-def _spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan
-
-
 def _describe(values: list[float], sign: str = "") -> str:
-    spread = _spread(values)
-    around = "" if math.isnan(spread) else f" ± {spread:.2f}"
+    around = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):{sign}.2f}{around}"

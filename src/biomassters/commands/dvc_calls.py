@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from biomassters.errors import BiomasstersError
@@ -51,3 +52,10 @@ def run_dvc(*arguments: str) -> str:
         reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise DvcError(" ".join(arguments), reason)
     return done.stdout
+
+
+def flatten(key: str, value: Any) -> dict[str, Any]:
+    """Return a param by its dotted key, or those within it if it is a section."""
+    if not isinstance(value, Mapping):
+        return {key: value}
+    return {k: v for name in value for k, v in flatten(f"{key}.{name}", value[name]).items()}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from biomassters.commands.dvc_calls import ask_dvc, run_dvc
+from biomassters.commands.dvc_calls import ask_dvc, flatten, run_dvc
 from biomassters.errors import ParamsError
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import encode_record, find_record, hash_record
@@ -108,16 +108,10 @@ def _list_params(locked: Mapping[str, Any], changes: Mapping[str, str]) -> Itera
     params = read_document(PARAMS_FILE)
     before = locked.get("params", {}).get(str(PARAMS_FILE), {})
     for key in changes:
-        old, new = _flatten(key, before.get(key)), _flatten(key, find_value(params, key))
+        old, new = flatten(key, before.get(key)), flatten(key, find_value(params, key))
         for name in {**old, **new}:
             if old.get(name) != new.get(name):
                 yield "param", f"{name}: {old.get(name, 'none')} → {new.get(name, 'none')}"
-
-
-def _flatten(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {key: value}
-    return {k: v for name in value for k, v in _flatten(f"{key}.{name}", value[name]).items()}
 
 
 def _describe(stage: str, entries: list[Entry]) -> Iterator[str]:
