@@ -109,6 +109,34 @@ def test_whole_module_is_walked(is_replicated: bool, tmp_path: Path) -> None:
     assert all(torch.equal(imported[name], t) for name, t in network.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_becomes_float32_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    network = make_network().to(dtype)
+    source = save_checkpoint(tmp_path / "a.pth", network.state_dict())
+    said = import_weights(source, tmp_path / "a.safetensors")
+    floats = [t for t in network.state_dict().values() if t.is_floating_point()]
+    kind = str(dtype).removeprefix("torch.")
+    assert f"{len(floats)} tensors of {kind} are float32 there; none of its numbers" in said
+    imported = load_model(tmp_path / "a.safetensors").network.state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(imported[name].to(tensor.dtype), tensor)
+        assert torch.equal(imported[name].double(), tensor.double())
+
+
+def test_double_precision_is_rounded_and_said_to_be(tmp_path: Path) -> None:
+    network = make_network().double()
+    exact = import_weights(
+        save_checkpoint(tmp_path / "a.pth", network.state_dict()), tmp_path / "a.safetensors"
+    )
+    assert "tensors of float64 are float32 there; none of its numbers changed by it" in exact
+    with torch.no_grad():
+        network.segmentation_head.bias.fill_(0.1)
+    out = tmp_path / "b.safetensors"
+    said = import_weights(save_checkpoint(tmp_path / "b.pth", network.state_dict()), out)
+    assert "tensors of float64 are float32 there; 1 of its numbers were rounded" in said
+    assert load_model(out).network.segmentation_head.bias.item() == np.float32(0.1)
+
+
 @pytest.mark.parametrize(
     ("named", "chosen"),
     [
@@ -121,9 +149,12 @@ def test_whole_module_is_walked(is_replicated: bool, tmp_path: Path) -> None:
     ],
 )
 def test_backbone_is_found_under_its_name_of_today(named: str, chosen: str | None) -> None:
-    from biomassters.commands.import_weights import FoundWeights, _find_backbone
+    from biomassters.commands.import_weights import _find_backbone
+    from biomassters.commands.published_weights import FoundWeights
 
-    found = FoundWeights(kind="checkpoint", tensors={}, backbone=named, epoch=None)
+    found = FoundWeights(
+        kind="checkpoint", tensors={}, backbone=named, epoch=None, classes=frozenset()
+    )
     if chosen is None:
         with pytest.raises(ModelError, match=r"--backbone NAME"):
             _find_backbone(found, Path("a.pth"))
@@ -138,6 +169,11 @@ def test_unnamed_backbone_is_found_where_it_alone_fits(
     monkeypatch.setattr(timm, "list_models", lambda *_: known)
     source = save_checkpoint(tmp_path / "a.pth", backbone=None)
     assert BACKBONE in import_weights(source, tmp_path / "a.safetensors")
+
+
+def test_unnamed_backbone_is_found_among_all_of_timm(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "a.pth", backbone=None)
+    assert f": {BACKBONE}, decoder" in import_weights(source, tmp_path / "a.safetensors")
 
 
 def test_unnamed_backbone_of_several_that_fit_is_not_guessed(

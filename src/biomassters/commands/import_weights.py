@@ -7,75 +7,52 @@ Source: the winner's code (drivendataorg/the-biomassters, 1st-place).
 """
 
 import errno
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import timm
 import torch
 from torch import Tensor
 
-from biomassters.commands.inert_pickle import Placeholder
+from biomassters.commands.backbone_search import rank_backbones
 from biomassters.commands.legacy_archive import open_archive
+from biomassters.commands.published_weights import FoundWeights, find_weights, list_payload, refuse
+from biomassters.commands.tensor_differences import (
+    describe_differences,
+    list_differing,
+    name_few,
+    show,
+)
 from biomassters.commands.torch_archive import StoredTensor
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
-from biomassters.model.network import Network
-from biomassters.model.weights import compare_tensors, describe_tensors, save_weights
+from biomassters.model.normalisation import BandNormalisation
+from biomassters.model.weights import TensorKinds, describe_tensors, save_weights
 from biomassters.model.weights_header import CLEANING_KEY
-from biomassters.params.sections import ModelParams
-from biomassters.statistics.figures import Statistics, TargetFigures, publish_normalisation
-from biomassters.store.bands import BANDS
+from biomassters.params.sections import Architecture
+from biomassters.statistics.figures import publish_normalisation
 
 SUFFIX: Final = ".safetensors"
-MODULE_PARTS: Final = ("_parameters", "_buffers", "_modules")
 ENCODER: Final = "encoder.model."
-DDP_PREFIX: Final = "module."
-N_NAMED: Final = 3
-"""Tensors or backbones that an error message names."""
 
-MAX_DEPTH: Final = 32
-MAX_MODULES: Final = 100_000
-"""Of a pickled module, which may hold itself; the winner's has 9 levels and 2,900 modules."""
+OTHER_FLOATS: Final = (torch.float16, torch.bfloat16, torch.float64)
+"""Types that become float32: the first two without changing any number."""
 
-PUBLISHED: Final = Statistics(
-    normalisation=publish_normalisation(),
-    # Not published, and not used: the winner's head predicts in t/ha.
-    target=TargetFigures(
-        pixels=0,
-        nodata_share=1.0,
-        minimum=0.0,
-        maximum=0.0,
-        mean=0.0,
-        standard_deviation=1.0,
-        percentiles={},
-    ),
-    bands={},
-)
-"""What the winner's inputs are scaled by."""
+FEW: Final = 0.1
+"""Share of the tensors up to which a file is taken for a damaged one of a backbone, not for one of
+another."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class FoundWeights:
-    """What a file of published weights holds.
-
-    Attributes:
-        kind: `checkpoint` (a state dict among other things) or `module` (pickled whole).
-        tensors: By the winner's names, without the prefix of distributed training.
-        backbone: As the winner named it; None: the file does not say.
-        epoch: Counted from 0; None: the file does not say.
-    """
-
-    kind: str
-    tensors: Mapping[str, StoredTensor]
-    backbone: str | None
-    epoch: int | None
+log = logging.getLogger(__name__)
 
 
 def import_weights(source: Path, out: Path, backbone: str | None = None) -> str:
     """Turn published weights of the winner into a weights file.
+
+    His input scaling is in his code, and his head predicts in t/ha.
 
     Args:
         source: `model_last.pth`, `model_best.pth` or `modelo_best.pth`; nothing in it is executed.
@@ -94,97 +71,64 @@ def import_weights(source: Path, out: Path, backbone: str | None = None) -> str:
         with source.open("rb") as file:
             archive = open_archive(source, file)
             found = find_weights(archive.read_content(), source)
-            settings = _choose_architecture(found, backbone, source)
+            model = _build(found, backbone, source)
             tensors = {name: archive.read_tensor(found.tensors[name]) for name in found.tensors}
     except OSError as error:
         raise ModelError(
             f"expected a checkpoint of the winner, got {error.strerror}, at {source};"
             " name the file model_last.pth or modelo_best.pth"
         ) from None
+    conversions = list(_convert(tensors))
     _check_finite(tensors, source)
-    model = BiomassModel.build(settings, PUBLISHED)
-    model.network.load_state_dict(tensors)
+    _fill(model, tensors)
     metadata = {"imported_from": source.name, "kind": found.kind, CLEANING_KEY: "winner"}
     if found.epoch is not None:
         metadata["epoch"] = str(found.epoch)
     _save(out, model, metadata)
-    channels = ", ".join(map(str, settings.decoder_channels))
-    return (
+    _warn_of_payload(list_payload(archive.unknown, found), source)
+    channels = ", ".join(map(str, model.architecture.decoder_channels))
+    said = (
         f"{out} has the weights of {source} (a {found.kind}"
-        f"{'' if found.epoch is None else f' after epoch {found.epoch}'}): {settings.backbone},"
-        f" decoder {channels}, {sum(t.numel() for t in tensors.values()) / 1e6:.1f} million numbers"
+        f"{'' if found.epoch is None else f' after epoch {found.epoch}'}):"
+        f" {model.architecture.backbone}, decoder {channels},"
+        f" {sum(t.numel() for t in tensors.values()) / 1e6:.1f} million numbers"
     )
+    return "\n".join([said, *conversions])
 
 
-def find_weights(content: Any, source: Path) -> FoundWeights:
-    """Find the weights in what a file holds.
-
-    Args:
-        content: As `TorchArchive.read_content` returns it.
-        source: The file, for errors.
-
-    Raises:
-        ModelError: There are none.
-    """
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        arguments = content.get("args")
-        attributes = arguments.state if isinstance(arguments, Placeholder) else {}
-        kind, named = "checkpoint", content["state_dict"].items()
-        backbone, epoch = attributes.get("backbone"), content.get("epoch")
-    elif isinstance(content, Placeholder) and "_modules" in content.state:
-        name = content.state.get("name")
-        kind, named = "module", _walk_modules(content, source)
-        backbone = name.removeprefix("u-") if isinstance(name, str) else None
-        epoch = None
-    else:
-        raise _refuse("neither a state dict nor a module", source)
-    tensors = {
-        name: tensor
-        for name, tensor in named
-        if isinstance(name, str) and isinstance(tensor, StoredTensor)
-    }
-    if tensors and all(name.startswith(DDP_PREFIX) for name in tensors):
-        tensors = {name.removeprefix(DDP_PREFIX): tensor for name, tensor in tensors.items()}
-    return FoundWeights(
-        kind=kind,
-        tensors=tensors,
-        backbone=backbone if isinstance(backbone, str) else None,
-        epoch=epoch if type(epoch) is int else None,
-    )
+def _warn_of_payload(names: list[str], source: Path) -> None:
+    if names:
+        log.warning(
+            "expected weights alone, got %s beside them, at %s; it was not imported, not executed,"
+            " and is not in the new file",
+            name_few(show(name).replace(" ", ".") for name in names),
+            source,
+        )
 
 
-def _walk_modules(module: Placeholder, source: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters and persistent buffers of a module by their names in a state dict."""
-    waiting = [("", module, 0)]
-    n_modules = 0
-    while waiting:
-        prefix, current, depth = waiting.pop()
-        n_modules += 1
-        if depth > MAX_DEPTH or n_modules > MAX_MODULES:
-            raise _refuse("a module that holds itself, or far more than the winner's", source)
-        parts = {key: _as_dict(current.state.get(key)) for key in MODULE_PARTS}
-        transient = current.state.get("_non_persistent_buffers_set")
-        for name, tensor in [*parts["_parameters"].items(), *parts["_buffers"].items()]:
-            if not (isinstance(transient, set) and name in transient):
-                yield f"{prefix}{name}", tensor
-        for name, child in parts["_modules"].items():
-            if isinstance(child, Placeholder):
-                waiting.append((f"{prefix}{name}.", child, depth + 1))
+def _convert(tensors: dict[str, Tensor]) -> Iterator[str]:
+    """Make all numbers with a fraction float32, in place, and say what that changed."""
+    counts = Counter(tensor.dtype for tensor in tensors.values())
+    n_rounded = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype in OTHER_FLOATS:
+            tensors[name] = tensor.float()
+            if tensor.dtype == torch.float64:
+                n_rounded += int((tensors[name].double() != tensor).sum())
+    for dtype in OTHER_FLOATS:
+        if counts[dtype]:
+            change = "none of its numbers changed by it"
+            if dtype == torch.float64 and n_rounded:
+                change = f"{n_rounded:,} of its numbers were rounded"
+            kind = str(dtype).removeprefix("torch.")
+            yield f"{counts[dtype]} tensors of {kind} are float32 there; {change}"
 
 
-def _as_dict(value: Any) -> dict[str, Any]:
-    items = value.items() if isinstance(value, dict) else ()
-    return {name: item for name, item in items if isinstance(name, str)}
-
-
-def _choose_architecture(found: FoundWeights, backbone: str | None, source: Path) -> ModelParams:
-    """Return the architecture whose tensors are exactly those that were found."""
+def _build(found: FoundWeights, backbone: str | None, source: Path) -> BiomassModel:
+    """Build the model whose tensors are exactly those that were found, for `_fill` to fill."""
     channels = _read_decoder_channels(found.tensors, source)
-    if backbone is None:
-        backbone = _find_backbone(found, source)
-    settings = ModelParams(
-        backbone=backbone,
-        pretrained=False,
+    architecture = Architecture(
+        backbone=_find_backbone(found, source) if backbone is None else backbone,
         decoder_channels=channels,
         normalisation="minmax",
         target_scaling="none",
@@ -192,35 +136,71 @@ def _choose_architecture(found: FoundWeights, backbone: str | None, source: Path
         month_encoding="none",
         missing_months="zero",
     )
+    published = BandNormalisation.from_statistics("minmax", publish_normalisation())
     try:
         with torch.device("meta"):  # no memory, whatever sizes a file claims
-            network = Network(backbone=backbone, decoder_channels=channels)
+            model = BiomassModel(architecture=architecture, normalisation=published)
     except ModelError as error:
         raise ModelError(str(error).replace("model.backbone", "--backbone")) from None
-    expected = describe_tensors(network.state_dict())
-    got = {name: (torch.Size(t.shape), t.storage.dtype) for name, t in found.tensors.items()}
-    findings = compare_tensors(expected, got)
-    if findings:
+    expected = describe_tensors(model.network.state_dict())
+    got = {name: _describe_stored(tensor) for name, tensor in found.tensors.items()}
+    differing = list_differing(expected, got)
+    if differing:
+        is_other = len(differing) > FEW * len(expected)
         raise ModelError(
-            f"expected the {len(expected)} tensors of the winner's network with {backbone},"
-            f" got {findings}, at {source}; give its backbone by --backbone NAME"
+            f"expected the {len(expected)} tensors of the winner's network with"
+            f" {architecture.backbone}, got {describe_differences(expected, got)}, at {source};"
+            f" {'give its backbone by --backbone NAME' if is_other else _advise(expected, got)}"
         )
-    return settings
+    return model
+
+
+def _fill(model: BiomassModel, tensors: Mapping[str, Tensor]) -> None:
+    """Let a model share the tensors of its network; all else of it is what the winner published."""
+    state = {
+        **{f"network.{name}": tensor for name, tensor in tensors.items()},
+        **{f"normalisation.{name}": t for name, t in model.normalisation.state_dict().items()},
+        "target_scale": torch.tensor(1.0),
+        "target_offset": torch.tensor(0.0),
+    }
+    model.load_state_dict(state, assign=True)
+
+
+def _advise(expected: TensorKinds, got: TensorKinds) -> str:
+    """Return what helps where a few tensors differ: they have other names, or were changed."""
+    missing, unknown = expected.keys() - got.keys(), got.keys() - expected.keys()
+    if len(missing) == len(unknown) == 1:
+        old, new = *unknown, *missing
+        if expected[new] == got[old]:
+            return f"rename {show(old)} to {new} where you trust the file, or name another file"
+    return "mend these tensors where you trust the file, or name another file"
+
+
+def _describe_stored(tensor: StoredTensor) -> tuple[torch.Size, torch.dtype]:
+    """Return the shape of a tensor, and the type that it is to have."""
+    dtype = tensor.storage.dtype
+    return torch.Size(tensor.shape), torch.float32 if dtype in OTHER_FLOATS else dtype
 
 
 def _read_decoder_channels(tensors: Mapping[str, StoredTensor], source: Path) -> tuple[int, ...]:
-    names = [f"decoder.blocks.{block}.conv1.0.weight" for block in range(len(REDUCTIONS))]
-    absent = [name for name in names if name not in tensors or len(tensors[name].shape) != 4]
-    if absent:
-        raise _refuse(f"{len(tensors)} tensors without {absent[0]}", source)
-    return tuple(tensors[name].shape[0] for name in names)
+    channels = []
+    for block in range(len(REDUCTIONS)):
+        # As many as the first convolution makes and the second one takes: one of them may be lost.
+        first, second = (f"decoder.blocks.{block}.conv{n}.0.weight" for n in (1, 2))
+        present = [name for name in (first, second) if name in tensors]
+        if not present or len(tensors[present[0]].shape) != 4 or 0 in tensors[present[0]].shape:
+            names = f" ({name_few(map(show, tensors))})" if tensors else ""
+            raise refuse(f"{len(tensors)} tensors{names} without {first}", source)
+        channels.append(tensors[present[0]].shape[0])
+    return tuple(channels)
 
 
 def _find_backbone(found: FoundWeights, source: Path) -> str:
     """Return the backbone that a file names, as timm calls it today, or that alone fits.
 
     Shapes alone do not tell those apart that pad or normalise differently, such as
-    tf_efficientnetv2_s and efficientnetv2_s: of several that fit, none is chosen.
+    tf_efficientnetv2_s and efficientnetv2_s: of several that fit, none is chosen. Where none fits,
+    it is the one that all but a few tensors are of, for the error to name these.
     """
     if found.backbone is not None:
         for name in [*timm.list_pretrained(), *timm.list_models()]:
@@ -231,43 +211,29 @@ def _find_backbone(found: FoundWeights, source: Path) -> str:
         kin = [n for n in timm.list_models() if found.backbone.startswith((f"{n}_", f"{n}."))]
         if kin:
             return str(max(kin, key=len))
-    fitting = _list_fitting_backbones(found.tensors)
-    if len(fitting) == 1:
-        return fitting[0]
-    names = ", ".join(fitting[:N_NAMED]) + (", ..." if len(fitting) > N_NAMED else "")
-    raise ModelError(
-        f"expected a checkpoint that names a backbone of timm, got {found.backbone!r} and the"
-        f" shapes of {names or 'none'}, at {source}; give its backbone by --backbone NAME"
-    )
-
-
-def _list_fitting_backbones(tensors: Mapping[str, StoredTensor]) -> list[str]:
-    """Return the timm encoders whose tensors have just these names and shapes."""
-    got = {
-        name.removeprefix(ENCODER): torch.Size(tensor.shape)
-        for name, tensor in tensors.items()
+    shapes = {
+        name.removeprefix(ENCODER): tensor.shape
+        for name, tensor in found.tensors.items()
         if name.startswith(ENCODER)
     }
-    fitting = []
-    for name in timm.list_models():
-        config = timm.get_pretrained_cfg(name)
-        first = config.first_conv if config is not None else None
-        if not isinstance(first, str) or f"{first}.weight" not in got:
-            continue  # building all 1,300 would take minutes
-        try:
-            with torch.device("meta"):
-                model = timm.create_model(name, features_only=True, in_chans=len(BANDS))
-        except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError):
-            continue  # it has no feature levels
-        if {key: tensor.shape for key, tensor in model.state_dict().items()} == got:
-            fitting.append(str(name))
-    return fitting
+    ranked = rank_backbones(shapes)
+    fitting = [name for n_differing, name in ranked if n_differing == 0]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting and ranked and ranked[0][0] <= FEW * len(shapes):
+        return ranked[0][1]
+    raise ModelError(
+        f"expected a checkpoint that names a backbone of timm, got {found.backbone!r} and the"
+        f" shapes of {name_few(fitting) or 'none'}, at {source};"
+        " give its backbone by --backbone NAME"
+    )
 
 
 def _check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
     for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise _refuse(f"numbers that are not finite in {name}", source)
+        # The least and the largest, which are NaN if any is: in a tenth of the time of all.
+        if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            raise refuse(f"numbers that are not finite in {name}", source)
 
 
 def _check_out(out: Path) -> None:
@@ -288,10 +254,3 @@ def _save(out: Path, model: BiomassModel, metadata: Mapping[str, str]) -> None:
         raise ModelError(
             f"expected to write {out}, got {error.strerror}; choose another folder"
         ) from None
-
-
-def _refuse(got: str, source: Path) -> ModelError:
-    return ModelError(
-        f"expected a checkpoint of the winner, got {got}, at {source};"
-        " name the file model_last.pth or modelo_best.pth"
-    )

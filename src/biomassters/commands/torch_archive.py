@@ -109,8 +109,7 @@ class TorchArchive(ABC):
         if math.prod(stored.shape) == 0:
             return torch.empty(stored.shape, dtype=storage.dtype)
         numbers = torch.frombuffer(data, dtype=storage.dtype, count=storage.size)
-        view = numbers.as_strided(stored.shape, stored.stride, stored.offset)
-        return view.clone(memory_format=torch.contiguous_format)
+        return numbers.as_strided(stored.shape, stored.stride, stored.offset).contiguous()
 
     @abstractmethod
     def _read_numbers(self, storage: Storage) -> bytes: ...
@@ -120,6 +119,8 @@ class TorchArchive(ABC):
             return read_pickle(data, makers=MAKERS, persistent=find_storage, unknown=self.unknown)
         except ModelError as error:
             raise ModelError(f"{error}, at {self.path}; fetch the file again") from None
+        finally:
+            self.unknown -= DTYPES.keys()
 
     def _refuse(self, got: str) -> ModelError:
         return ModelError(
