@@ -5,6 +5,7 @@ from pathlib import Path
 
 from biomassters.commands.audit_catalogue import audit_catalogue, tabulate_catalogue
 from biomassters.commands.compare import METRIC, compare
+from biomassters.commands.plain_output import allow_any_output
 from biomassters.commands.prune_checkpoints import prune_checkpoints
 from biomassters.commands.summary import summarise
 from biomassters.commands.use_catalogue import switch_catalogue
@@ -16,7 +17,12 @@ from biomassters.simulator.official_files import write_dataset
 
 
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command that the command line names, and print what it tells."""
+    allow_any_output()
+    run_script(_run_command)
+
+
+def _run_command() -> None:
     parser = argparse.ArgumentParser(prog="biomassters", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
@@ -29,7 +35,9 @@ def main() -> None:
     _add_compare(commands)
     _add_why(commands)
     arguments = parser.parse_args()
-    run_script(lambda: arguments.run(arguments))
+    text = arguments.run(arguments)
+    if text is not None:
+        print(text)
 
 
 def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,7 +70,7 @@ def _add_use_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentPa
         "use-catalogue", help="check a catalogue folder, and make it the pipeline's data/"
     )
     command.add_argument("folder", type=Path, help="holds features_metadata.csv and its like")
-    command.set_defaults(run=lambda arguments: print(switch_catalogue(arguments.folder)))
+    command.set_defaults(run=lambda arguments: switch_catalogue(arguments.folder))
 
 
 def _add_test_targets(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -93,15 +101,13 @@ def _add_audit_catalogue(commands: "argparse._SubParsersAction[argparse.Argument
     )
     command.add_argument("folder", type=Path, help="holds features_metadata.csv and its like")
     command.set_defaults(
-        run=lambda arguments: print(
-            tabulate_catalogue(audit_catalogue(read_catalogue(arguments.folder)))
-        )
+        run=lambda arguments: tabulate_catalogue(audit_catalogue(read_catalogue(arguments.folder)))
     )
 
 
 def _add_summary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("summary", help="print the metrics of the last `dvc repro`")
-    command.set_defaults(run=lambda _: print(summarise(Path("metrics"))))
+    command.set_defaults(run=lambda _: summarise(Path("metrics")))
 
 
 def _add_import_weights(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -118,11 +124,11 @@ def _add_import_weights(commands: "argparse._SubParsersAction[argparse.ArgumentP
         "--backbone", metavar="NAME", help="the timm encoder (the one that the checkpoint names)"
     )
 
-    def run(arguments: argparse.Namespace) -> None:
+    def run(arguments: argparse.Namespace) -> str:
         # Not above: torch takes seconds to import, which the other commands need not wait for.
         from biomassters.commands.import_weights import import_weights
 
-        print(import_weights(arguments.file, arguments.out, arguments.backbone))
+        return import_weights(arguments.file, arguments.out, arguments.backbone)
 
     command.set_defaults(run=run)
 
@@ -138,9 +144,7 @@ def _add_prune_checkpoints(
         "--all", action="store_true", help="all checkpoints but those that a process holds"
     )
     command.set_defaults(
-        run=lambda arguments: print(
-            prune_checkpoints(dry_run=arguments.dry_run, everything=arguments.all)
-        )
+        run=lambda arguments: prune_checkpoints(dry_run=arguments.dry_run, everything=arguments.all)
     )
 
 
@@ -149,7 +153,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "compare", help="tabulate DVC experiments: each change of the params, over seeds"
     )
     command.add_argument("--metric", default=METRIC, help=f"FILE:KEY ({METRIC})")
-    command.set_defaults(run=lambda arguments: print(compare(arguments.metric)))
+    command.set_defaults(run=lambda arguments: compare(arguments.metric))
 
 
 def _add_why(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -157,7 +161,7 @@ def _add_why(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "why", help="tell which module, param or input makes a stage out of date since its last run"
     )
     command.add_argument("stage", nargs="?", metavar="STAGE", help="train, train@0, ... (all)")
-    command.set_defaults(run=lambda arguments: print(explain(arguments.stage)))
+    command.set_defaults(run=lambda arguments: explain(arguments.stage))
 
 
 if __name__ == "__main__":

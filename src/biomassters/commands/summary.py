@@ -21,12 +21,21 @@ def summarise(folder: Path) -> str:
     """Return the table of `folder`/evaluation.json, and where its pictures are.
 
     Raises:
-        BiomasstersError: There is no evaluation yet.
+        BiomasstersError: There is no evaluation yet, or a damaged one.
     """
     path = folder / "evaluation.json"
     if not path.exists():
         raise BiomasstersError(f"expected {path}, got none; run `dvc repro` first")
-    evaluation = json.loads(path.read_text())
+    try:
+        return "\n".join(_tabulate(json.loads(path.read_text("utf-8")), folder))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BiomasstersError(
+            f"expected the scores that `dvc repro` writes, got others ({type(error).__name__}:"
+            f" {error}), at {path}; run `dvc repro` again"
+        ) from None
+
+
+def _tabulate(evaluation: dict[str, Any], folder: Path) -> list[str]:
     header = "".join(f"{title:>{COLUMN_WIDTH}}" for title in COLUMNS.values())
     lines = [f"{'t/ha (R² has no unit)':{TITLE_WIDTH}}{header}"]
     sets = {"test": evaluation.get("test"), **evaluation["validation"]}
@@ -48,7 +57,7 @@ def summarise(folder: Path) -> str:
         lines.append("no chips with targets: nothing was scored")
     lines.append("")
     lines.append(f"pictures: {folder / 'evaluation' / 'images'}; curves: dvc plots show")
-    return "\n".join(lines)
+    return lines
 
 
 def _format_row(title: str, scores: dict[str, Any]) -> str:
