@@ -10,6 +10,7 @@ from biomassters.commands.prune_checkpoints import prune_checkpoints
 from biomassters.commands.summary import summarise
 from biomassters.commands.use_catalogue import switch_catalogue
 from biomassters.commands.why import explain
+from biomassters.commands.write_catalogue import write_catalogue
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.dataset.catalogue_files import HOMES
 from biomassters.processes.ending import run_script
@@ -26,6 +27,7 @@ def _run_command() -> None:
     parser = argparse.ArgumentParser(prog="biomassters", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
+    _add_write_catalogue(commands)
     _add_use_catalogue(commands)
     _add_test_targets(commands)
     _add_audit_catalogue(commands)
@@ -65,6 +67,14 @@ def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
 
 
+def _add_write_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "write-catalogue", help="describe chips of your own by a catalogue, from their files"
+    )
+    command.add_argument("folder", type=Path, help="holds train_features/, train_agbm/ ...")
+    command.set_defaults(run=lambda arguments: write_catalogue(arguments.folder))
+
+
 def _add_use_catalogue(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "use-catalogue", help="check a catalogue folder, and make it the pipeline's data/"
@@ -86,11 +96,11 @@ def _add_test_targets(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         "--partly", action="store_true", help="leave test chips without a target where it is absent"
     )
 
-    def run(arguments: argparse.Namespace) -> None:
+    def run(arguments: argparse.Namespace) -> str:
         # Not above: it imports all sources, which the other commands need not wait for.
         from biomassters.commands.add_test_targets import add_test_targets
 
-        print(add_test_targets(arguments.folder, arguments.place, partly=arguments.partly))
+        return add_test_targets(arguments.folder, arguments.place, partly=arguments.partly)
 
     command.set_defaults(run=run)
 

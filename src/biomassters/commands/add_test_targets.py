@@ -4,8 +4,6 @@ The official catalogue names the targets of the test chips in `corresponding_agb
 and checksums; the files are in an archive on the hub.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,18 +12,17 @@ from tqdm import tqdm
 
 from biomassters.commands.use_catalogue import refuse_data_folder
 from biomassters.dataset.catalogue import (
-    ADDRESS_COLUMNS,
     TARGET_COLUMNS,
     read_catalogue,
     targets_file,
 )
 from biomassters.dataset.catalogue_files import find_files
+from biomassters.dataset.catalogue_rows import format_table, target_row
 from biomassters.dataset.files import (
     LARGEST_FILE,
     BadFile,
     ChipRecord,
     FileRecord,
-    posix_cksum,
     target_filename,
 )
 from biomassters.errors import CatalogueError, ChipDataError, SourceError
@@ -80,7 +77,7 @@ def add_test_targets(folder: Path, place: str, *, partly: bool = False) -> str:
     if absent and (not partly or not found):
         raise _refuse_absent(absent, len(drafts), place)
     rows = sorted(_describe(source, found))
-    write_whole(path, _format_csv(rows))
+    write_whole(path, format_table(TARGET_COLUMNS, rows))
     return (
         f"{path} describes the targets of {len(rows)} of {len(chips)} test chips; make it data/:"
         f" python -m biomassters use-catalogue {folder}"
@@ -119,7 +116,7 @@ def _measure(source: MeasuringSource, drafts: Iterable[ChipRecord]) -> list[Chip
     return [chip._replace(agbm=record) for chip, record in measured if record is not None]
 
 
-def _describe(source: MeasuringSource, chips: Sequence[ChipRecord]) -> Iterator[tuple[str, ...]]:
+def _describe(source: MeasuringSource, chips: Sequence[ChipRecord]) -> Iterator[list[str]]:
     """Yield a row of `TARGET_COLUMNS` for each chip.
 
     Raises:
@@ -131,19 +128,10 @@ def _describe(source: MeasuringSource, chips: Sequence[ChipRecord]) -> Iterator[
         fetched, total=len(chips), desc="test targets", unit="chip", disable=None
     ):
         bad_files += bad
-        for name, data in files.items():
-            numbers = str(len(data)), str(posix_cksum(data))
-            yield name, chip.chip_id, *numbers, *[""] * len(ADDRESS_COLUMNS)
+        for data in files.values():
+            yield target_row(chip.chip_id, data)
     if bad_files:
         raise ChipDataError(f"{describe_bad_files(bad_files)}; mend them and repeat the command")
-
-
-def _format_csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(TARGET_COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _refuse_absent(absent: Sequence[str], n_chips: int, place: str) -> CatalogueError:

@@ -74,6 +74,11 @@ def targets_file(split: Split, home: Home = "official") -> str:
     return name_file(_TARGETS[split], home)
 
 
+def is_chip_id(text: str) -> bool:
+    """Tell whether a chip may be called so: in file names, params and errors."""
+    return _CHIP_ID.fullmatch(text) is not None
+
+
 def read_catalogue(folder: Path) -> Catalogue:
     """Read and check the catalogues of a folder.
 
@@ -169,7 +174,7 @@ def _read_features(path: Path) -> dict[str, _Draft]:
 
 
 def _start_draft(path: Path, line: int, chip_id: str, split: str) -> _Draft:
-    if not _CHIP_ID.fullmatch(chip_id):
+    if not is_chip_id(chip_id):
         raise contradict(
             path,
             line,

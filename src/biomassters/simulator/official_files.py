@@ -1,31 +1,30 @@
 """Simulated chips as official files, and the catalogues that describe them."""
 
-import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from biomassters.dataset.catalogue import (
-    ADDRESS_COLUMNS,
     FEATURE_COLUMNS,
     TARGET_COLUMNS,
     targets_file,
 )
 from biomassters.dataset.catalogue_files import Home, name_file
+from biomassters.dataset.catalogue_rows import feature_row, format_table, target_row
 from biomassters.dataset.chip_tiffs import encode_chip_tiff
 from biomassters.dataset.files import (
     ChipFiles,
     Split,
     feature_filename,
-    posix_cksum,
     target_filename,
 )
 from biomassters.errors import CatalogueError
 from biomassters.params.sections import CHIP_SIZE_STEP
+from biomassters.processes.writing import write_whole
 from biomassters.simulator.chip import simulate_chip
-from biomassters.store.bands import MONTHS, N_MONTHS
+from biomassters.store.bands import N_MONTHS
 
 SEED = 2023
 """Decides the chip ids, and with them the chips."""
@@ -109,34 +108,20 @@ def _write(
         for chip_id in tqdm(chip_ids, desc=split, unit="chip", disable=None):
             files = simulate_files(chip_id, chip_size)
             features.extend(_feature_rows(split, chip_id, files))
-            targets.append(_target_row(chip_id, files))
+            targets.append(target_row(chip_id, files[target_filename(chip_id)]))
             if with_chips:
                 _write_files(folder, split, chip_id, files)
         if targets:
-            _write_csv(folder / targets_file(split, home), TARGET_COLUMNS, targets)
-    _write_csv(folder / name_file("features", home), FEATURE_COLUMNS, features)
+            write_whole(folder / targets_file(split, home), format_table(TARGET_COLUMNS, targets))
+    write_whole(folder / name_file("features", home), format_table(FEATURE_COLUMNS, features))
 
 
 def _feature_rows(split: Split, chip_id: str, files: ChipFiles) -> Iterator[list[str]]:
     for sensor in ("S1", "S2"):
         for month in range(N_MONTHS):
-            filename = feature_filename(chip_id, sensor, month)
-            if filename in files:
-                yield [
-                    *(filename, chip_id, sensor, split, MONTHS[month]),
-                    *_describe(files[filename]),
-                    target_filename(chip_id),
-                ]
-
-
-def _target_row(chip_id: str, files: ChipFiles) -> list[str]:
-    filename = target_filename(chip_id)
-    return [filename, chip_id, *_describe(files[filename])]
-
-
-def _describe(data: bytes) -> list[str]:
-    """Return size, cksum and the addresses, which simulated files do not have."""
-    return [str(len(data)), str(posix_cksum(data)), *[""] * len(ADDRESS_COLUMNS)]
+            data = files.get(feature_filename(chip_id, sensor, month))
+            if data is not None:
+                yield feature_row(split, chip_id, sensor, month, data)
 
 
 def _write_files(folder: Path, split: Split, chip_id: str, files: ChipFiles) -> None:
@@ -145,10 +130,3 @@ def _write_files(folder: Path, split: Split, chip_id: str, files: ChipFiles) -> 
         place = folder / f"{split}_{kind}"
         place.mkdir(exist_ok=True)
         (place / filename).write_bytes(data)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
