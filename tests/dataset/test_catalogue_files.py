@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import lzma
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,6 +133,18 @@ def test_damaged_compressed_table_is_refused(
     table.write_bytes(damage(compress(table.read_bytes())))
     with pytest.raises(CatalogueError, match=rf"whole compressed file, got .*, at {table}; downl"):
         read_catalogue(folder)
+
+
+def test_line_of_gigabytes_in_a_small_file_is_not_read_to_its_end(folder: Path) -> None:
+    table = folder / targets_file("train")
+    line = lzma.compress(b"x" * 100_000_000)
+    assert len(line) < 20_000
+    table.write_bytes(line * 100)  # 10 GB
+    message = "got a line of more than 2097152 characters, at"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CatalogueError, match=message):
+        read_catalogue(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def test_of_two_names_equal_files_are_one_and_others_are_refused(folder: Path) -> None:

@@ -33,6 +33,10 @@ Source: the competition's page of data; the dataset repository nascetti-a/BioMas
 Face hub; torchgeo 0.8.1, `BioMassters.metadata_filename`.
 """
 
+LONGEST_LINE: Final = 2**21
+"""Characters; more than all cells of a row may have by the limit of `csv`. A small compressed file
+may hold a line of gigabytes."""
+
 LONGEST_SHOWN: Final = 200
 """Characters of a cell that an error quotes."""
 
@@ -118,7 +122,7 @@ def read_rows(
     """
     try:
         with TextIOWrapper(open_table(path), "utf-8-sig", newline="") as text:
-            reader = csv.reader(text)
+            reader = csv.reader(_read_lines(text))
             header = next(reader, [])
             _check_header(path, header, columns)
             width = len(header)
@@ -144,6 +148,13 @@ def contradict(path: Path, line: int, expected: str, got: str, remedy: str) -> C
     if len(got) > LONGEST_SHOWN:  # a stranger's cell may have megabytes
         got = f"{got[:LONGEST_SHOWN]}... ({len(got)} characters)"
     return CatalogueError(f"expected {expected}, got {got}, at {path}, line {line}; {remedy}")
+
+
+def _read_lines(text: TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE and line[-1] not in "\r\n":
+            raise csv.Error(f"a line of more than {LONGEST_LINE} characters")
+        yield line
 
 
 def _check_header(path: Path, header: list[str], columns: tuple[str, ...]) -> None:
