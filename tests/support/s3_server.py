@@ -18,6 +18,7 @@ from functools import cache
 from typing import NamedTuple
 
 import boto3
+from example_chips import simulate_records
 from moto.server import ThreadedMotoServer
 from waiting import PATIENCE_S
 
@@ -25,14 +26,16 @@ from biomassters.dataset.files import ChipRecord, list_files
 from biomassters.simulator.official_files import simulate_files
 from biomassters.sources.s3.s3_source import Patience, S3Source
 from biomassters.sources.s3.settings import S3Settings
+from biomassters.sources.source import FetchedChip
 
+CHIPS = simulate_records("5eed0001", "5eed0002", "5eed0003", "5eed0004", "5eed0005")
 BUCKET = "biomass"
 PREFIX = "mirror"
 FOLDER = f"s3://{BUCKET}/{PREFIX}"
-QUICK = Patience(tries=4, damage_tries=3, first_wait_s=0.01, longest_wait_s=0.04)
+QUICK = Patience(tries=3, retries=1, first_wait_s=0.01, longest_wait_s=0.04)
 ENDLESS = QUICK._replace(silence_s=PATIENCE_S, answer_s=PATIENCE_S)
 """For answers that wait for something else to happen."""
-IMPATIENT = QUICK._replace(tries=3, silence_s=0.8, answer_s=1.4, slowest_bytes_s=1e6)
+IMPATIENT = QUICK._replace(tries=2, silence_s=0.8, answer_s=1.4)
 """For answers that never come or never end."""
 
 
@@ -48,8 +51,26 @@ def open_source(port: int, n_connections: int = 32, patience: Patience = QUICK) 
     return S3Source(settings, n_connections, patience)
 
 
+def fetch(
+    port: int, chips: Sequence[ChipRecord] = CHIPS[:1], n_connections: int = 32, **options: Patience
+) -> list[FetchedChip]:
+    """Return chips as they come from the mirror behind a port."""
+    return list(open_source(port, n_connections, **options).fetch_chips(chips))
+
+
+def assert_all_right(
+    fetched: Sequence[FetchedChip], chips: Sequence[ChipRecord] = CHIPS[:1]
+) -> None:
+    """Hold that each chip came once, whole, byte for byte."""
+    assert sorted(one.chip.chip_id for one in fetched) == [chip.chip_id for chip in chips]
+    for chip, files, bad_files in fetched:
+        assert bad_files == ()
+        assert files == files_of(chip.chip_id)
+        assert all(type(data) is bytes for data in files.values())
+
+
 @contextlib.contextmanager
-def run_service(chips: Sequence[ChipRecord]) -> Iterator[int]:
+def run_service(chips: Sequence[ChipRecord] = CHIPS) -> Iterator[int]:
     """Yield the port of a service that has these chips in the mirror's folders."""
     service = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     service.start()
@@ -80,16 +101,19 @@ class Answer(NamedTuple):
     Attributes:
         path: What was asked for.
         status: Such as `200 OK`.
-        body: The object.
+        body: The object, or the range of it that was asked for.
+        kept: Those lines of its head that the client needs to go on with a broken body.
     """
 
     path: str
     status: str
     body: bytes
+    kept: str = ""
 
     def head(self, n_bytes: int | None = None, more: str = "") -> bytes:
         """Return the head, which claims `n_bytes` or the body's length."""
         length = len(self.body) if n_bytes is None else n_bytes
+        more += self.kept
         return f"HTTP/1.1 {self.status}\r\nContent-Length: {length}\r\n{more}\r\n".encode()
 
 
@@ -211,7 +235,7 @@ class HostileProxy:
         self._lock = threading.Lock()
         self._n_under_way = 0
         self._clients: set[socket.socket] = set()
-        self._answers: dict[tuple[str, str], Answer] = {}
+        self._answers: dict[tuple[str, str, str], Answer] = {}
 
     def __enter__(self) -> "HostileProxy":
         self.start()
@@ -259,6 +283,7 @@ class HostileProxy:
             head += more
         method, path = re.match(rb"(\S+) (\S+)", head).groups()
         path = path.decode()
+        byte_range = re.search(r"(?i)\r\nrange: (\S+)", head.decode())
         with self._lock:
             self.heads.append(head.decode())
             self.asked[path] += 1
@@ -267,24 +292,29 @@ class HostileProxy:
             self.most_at_a_time = max(self.most_at_a_time, self._n_under_way)
         try:
             mischief = self.plan(path, number)
-            answer = self._ask_service(method.decode(), path)
+            answer = self._ask_service(method.decode(), path, byte_range[1] if byte_range else "")
         finally:
             with self._lock:
                 self._n_under_way -= 1
         return mischief(client, answer)
 
-    def _ask_service(self, method: str, path: str) -> Answer:
+    def _ask_service(self, *question: str) -> Answer:
         # Once for each: impatient clients ask again, and a busy service may take longer than that.
-        if (method, path) not in self._answers:
-            self._answers[method, path] = self._ask_service_anew(method, path)
-        return self._answers[method, path]
+        if question not in self._answers:
+            self._answers[question] = self._ask_service_anew(*question)
+        return self._answers[question]
 
-    def _ask_service_anew(self, method: str, path: str) -> Answer:
+    def _ask_service_anew(self, method: str, path: str, byte_range: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._service_port)
         with contextlib.closing(connection):
-            connection.request(method, path)
+            connection.request(method, path, headers={"Range": byte_range} if byte_range else {})
             response = connection.getresponse()
-            return Answer(path, f"{response.status} {response.reason}", response.read())
+            kept = "".join(
+                f"{name}: {value}\r\n"
+                for name, value in response.getheaders()
+                if name.lower() in ("etag", "content-range")
+            )
+            return Answer(path, f"{response.status} {response.reason}", response.read(), kept)
 
 
 class _Server(socketserver.ThreadingTCPServer):

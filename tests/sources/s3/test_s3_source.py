@@ -7,18 +7,17 @@ from collections.abc import Iterator
 
 import obstore
 import pytest
-from example_chips import simulate_records
 from s3_server import (
     BUCKET,
+    CHIPS,
     ENDLESS,
     FOLDER,
     QUICK,
     HostileProxy,
     Mischief,
-    files_of,
+    assert_all_right,
     open_source,
     pass_on,
-    run_service,
 )
 from waiting import PATIENCE_S
 
@@ -28,14 +27,7 @@ from biomassters.sources.s3.s3_source import CHIPS_AT_A_TIME, S3Source, open_s3,
 from biomassters.sources.s3.settings import S3Settings, count_connections, read_s3_settings
 from biomassters.sources.source import FetchedChip
 
-CHIPS = simulate_records("5eed0001", "5eed0002", "5eed0003", "5eed0004", "5eed0005")
 PUBLIC_EU = "s3://drivendata-competition-biomassters-public-eu/train_features"
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[int]:
-    with run_service(CHIPS) as port:
-        yield port
 
 
 @pytest.fixture(autouse=True)
@@ -59,14 +51,6 @@ def give_addresses(chip: ChipRecord, us: str) -> ChipRecord:
 
     s1, s2 = tuple(map(give, chip.s1)), tuple(map(give, chip.s2))
     return chip._replace(s1=s1, s2=s2, agbm=give(chip.agbm))
-
-
-def assert_same_files(fetched: list[FetchedChip], chips: list[ChipRecord]) -> None:
-    assert sorted(one.chip.chip_id for one in fetched) == [chip.chip_id for chip in chips]
-    for chip, files, bad_files in fetched:
-        assert bad_files == ()
-        assert files == files_of(chip.chip_id)
-        assert all(type(data) is bytes for data in files.values())
 
 
 def test_public_bucket_in_europe_is_read_anonymously_by_default() -> None:
@@ -171,7 +155,7 @@ def test_workers_share_the_connections(
 def test_every_file_of_every_chip_arrives(service: int) -> None:
     source = open_source(service)
     source.prepare(CHIPS)
-    assert_same_files(list(source.fetch_chips(CHIPS)), CHIPS)
+    assert_all_right(list(source.fetch_chips(CHIPS)), CHIPS)
     assert list(source.fetch_chips([])) == []
 
 
@@ -190,7 +174,7 @@ def test_catalogue_addresses_are_taken_at_ones_own_endpoint(
     source = open_s3(1)
     chip = give_addresses(CHIPS[0], FOLDER)
     source.prepare([chip])
-    assert_same_files(list(source.fetch_chips([chip])), [chip])
+    assert_all_right(list(source.fetch_chips([chip])), [chip])
     set_variables(monkeypatch, BIOMASSTERS_S3_REGION="eu")
     with pytest.raises(SourceError, match=r"of 5eed0001_S1_00\.tif in the region eu.*; set"):
         open_s3(1).prepare([chip])
@@ -291,7 +275,7 @@ def test_no_more_requests_at_a_time_than_connections(service: int, n_connections
         return pass_on
 
     with HostileProxy(service, wait_for_others) as proxy:
-        assert_same_files(list(open_source(proxy.port, n_connections).fetch_chips(CHIPS)), CHIPS)
+        assert_all_right(list(open_source(proxy.port, n_connections).fetch_chips(CHIPS)), CHIPS)
         assert proxy.most_at_a_time == n_connections
 
 
@@ -303,6 +287,23 @@ def test_work_that_is_dropped_leaves_no_thread(service: int) -> None:
     assert "transfers" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_work_that_is_dropped_does_not_wait_for_a_silent_place(service: int) -> None:
+    is_dropped, in_time = threading.Event(), []
+
+    def stay_silent_until_then(client, answer) -> bool:
+        in_time.append(is_dropped.wait(PATIENCE_S / 2))
+        return pass_on(client, answer)
+
+    with HostileProxy(service) as proxy:
+        proxy.plan = lambda path, _: pass_on if "0001" in path else stay_silent_until_then
+        chips = open_source(proxy.port, patience=ENDLESS).fetch_chips(CHIPS)
+        next(chips)
+        chips.close()
+        is_dropped.set()
+    assert "transfers" not in {thread.name for thread in threading.enumerate()}
+    assert False not in in_time
+
+
 def fetch_elsewhere(pickled: bytes) -> list[FetchedChip]:
     return list(pickle.loads(pickled).fetch_chips(CHIPS[:2]))  # noqa: S301
 
@@ -312,4 +313,4 @@ def test_source_works_in_a_spawned_process(service: int) -> None:
     source.prepare(CHIPS)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         fetched = pool.apply(fetch_elsewhere, (pickle.dumps(source),))
-    assert_same_files(fetched, CHIPS[:2])
+    assert_all_right(fetched, CHIPS[:2])

@@ -1,4 +1,4 @@
-"""What a failed request to an S3 service means: whether to try again, and in what words to say it.
+"""What it means that the client gave an object up: whether to try anew, and how to say it.
 
 Knows the client's errors; how often anything is tried, its caller decides.
 """
@@ -46,7 +46,7 @@ _READ_CHARACTERS: Final = 2_000
 _STATUS: Final = re.compile(r"status code: (\d{3}(?: [A-Za-z][A-Za-z -]*)?)")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
 _RETRIED_STATUSES: Final = ("408", "425", "429")
-_RETRIED_CODES: Final = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable")
+_RETRIED_CODE: Final = "RequestTimeout"
 
 _SIGNS: Final = (
     ("TooManyRedirects", Meaning.REFUSAL, "redirects without end"),
@@ -68,14 +68,12 @@ def explain_fault(error: Exception, address: str) -> Fault:
     """Return what an error of a request for the object at `address` means.
 
     Args:
-        error: `FileError`, of a verification; `TimeoutError`, of our deadline; or the client's.
+        error: `FileError`, of a verification, or the client's.
         address: Names the object.
     """
     the_object = f"the object {address}"
     if isinstance(error, FileError):
         return Fault(Meaning.DAMAGE, error.expected, error.got)
-    if isinstance(error, TimeoutError):
-        return Fault(Meaning.OUTAGE, the_object, "no answer in time")
     text = str(error)
     text = text[:_READ_CHARACTERS] + text[-_READ_CHARACTERS:]
     code = _CODE.search(text)
@@ -92,10 +90,9 @@ def explain_fault(error: Exception, address: str) -> Fault:
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         # Where listing is not allowed, S3 says so of absent objects too.
         return Fault(Meaning.REFUSAL, the_object, f"{got}: forbidden, or absent")
-    is_lasting = (
-        got.startswith("4") and not got.startswith(_RETRIED_STATUSES) and name not in _RETRIED_CODES
-    )
-    return Fault(Meaning.REFUSAL if is_lasting else Meaning.OUTAGE, the_object, got)
+    is_passing = not got.startswith("4") or got.startswith(_RETRIED_STATUSES)
+    is_passing |= name == _RETRIED_CODE
+    return Fault(Meaning.OUTAGE if is_passing else Meaning.REFUSAL, the_object, got)
 
 
 def _read_signs(text: str) -> tuple[Meaning, str]:
