@@ -1,7 +1,10 @@
 """Large files over HTTP, each byte once: resumed after a lost connection, or a killed process.
 
-huggingface_hub's own `hf_hub_download` starts a file anew when its process was killed, and its
-`http_get` refuses files over 50 GB; so its session and its addresses are used here, with ranges.
+huggingface_hub's own ways lose bytes, so that its session and its addresses are used here, with
+ranges. `hf_hub_download` starts a file anew when its process was killed. `http_get(resume_size=…)`
+writes what came by 10 MiB: a connection that is lost before that brings nothing, however often,
+and a kill or a stop loses it. It takes a range other than the one asked for, which only the
+checksum of the whole file finds, and files over 50 GB it refuses.
 """
 
 import hashlib
