@@ -57,6 +57,18 @@ def test_the_official_layout_is_never_listed(
     assert fetch(tmp_path, chip) == [FetchedChip(chip, FILES)]
 
 
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    chip = simulate_record(CHIP_ID)
+    put_files(tmp_path, chip, LAYOUTS["official"])
+    target = tmp_path / "train_agbm" / f"{CHIP_ID}_agbm.tif"
+    target.unlink()
+    target.mkdir()
+    [fetched] = fetch(tmp_path, chip)
+    [bad] = fetched.bad_files
+    expected = f"the file train_agbm/{CHIP_ID}_agbm.tif in BIOMASSTERS_FOLDER"
+    assert bad[1:] == (f"{CHIP_ID}_agbm.tif", expected, "a folder")
+
+
 def test_a_file_out_of_its_place_is_found_when_it_is_read(tmp_path: Path) -> None:
     chip = simulate_record(CHIP_ID)
     put_files(tmp_path, chip, LAYOUTS["official"])

@@ -41,7 +41,7 @@ def test_folder_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert read_folder_variable("folder") == tmp_path
 
 
-@pytest.mark.parametrize("value", [None, "", "no/such/folder"])
+@pytest.mark.parametrize("value", [None, "", "no/such/folder", __file__, "x" * 5000])
 def test_folder_variable_must_name_an_existing_folder(
     value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,8 @@ class FolderSource:
     def _read(self, record: FileRecord) -> bytes:
         path = self._find(record)
         if path is None:
-            raise self._describe(self._official(record), "none")
+            official = self._official(record)
+            raise self._describe(official, "a folder" if os.path.isdir(official) else "none")  # noqa: PTH112
         try:
             with path.open("rb") as file:
                 # One byte more tells a file that is too long, however long it is.

@@ -1,5 +1,6 @@
 """What every source of chips' files does, and how it tells of files that are bad."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -111,7 +112,8 @@ def read_folder_variable(source: str) -> Path:
         ParamsError: It is not set to an existing folder.
     """
     value = Environment().folder or ""
-    if not Path(value).is_dir() or not value:
+    # Path.is_dir raises where a folder above may not be looked into.
+    if not os.path.isdir(value):  # noqa: PTH112
         raise refuse_variable(
             FOLDER_VARIABLE,
             expected="the folder of your chips",

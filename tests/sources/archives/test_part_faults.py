@@ -102,6 +102,10 @@ def test_part_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.z02")
     with pytest.raises(SourceError, match=r"a regular file, got something else, at .*/a\.z02"):
         fetch_one(tmp_path)
+    (tmp_path / "a.z02").unlink()
+    (tmp_path / "a.z02").mkdir()
+    with pytest.raises(SourceError, match=r"a regular file, got a folder, at .*/a\.z02; remove"):
+        fetch_one(tmp_path)
 
 
 @pytest.mark.parametrize(

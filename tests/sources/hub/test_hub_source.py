@@ -1,7 +1,10 @@
 """The hub as a source: from its list of archives to chips, with the real client."""
 
+import errno
 import hashlib
+import os
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -218,6 +221,51 @@ def test_one_process_downloads_into_a_folder(server: HubServer, tmp_path: Path) 
     with held_by_another_process(tmp_path / STATE_FOLDER), pytest.raises(BusyError):
         source.prepare(simulate_records(CHIP_IDS[0]))
     assert not server.tokens
+
+
+@pytest.mark.parametrize(
+    ("in_the_way", "got"),
+    [
+        (".download", "File exists"),
+        ("train_agbm.zip/", "a folder"),
+        (".download/train_agbm.zip.part/", "Is a directory"),
+        (".download/train_agbm.zip.sha256/", "Is a directory"),
+    ],
+)
+def test_what_is_in_the_way_is_named_and_nothing_is_half_written(
+    in_the_way: str, got: str, server: HubServer, tmp_path: Path
+) -> None:
+    obstacle = tmp_path / in_the_way
+    if in_the_way.endswith("/"):
+        obstacle.mkdir(parents=True)
+    else:
+        obstacle.touch()
+    source = HubSource(tmp_path, "main", server.endpoint)
+    message = rf"^expected .*, got {got}, at {re.escape(str(obstacle))}; [^\n]*$"
+    with pytest.raises(SourceError, match=message):
+        source.prepare([make_record(CHIP_IDS[0], "train")])
+    whole = make_archives()
+    for path in tmp_path.glob("train_*"):
+        assert path.is_dir() or path.read_bytes() == whole[path.name]
+
+
+def test_a_disk_that_is_full_at_the_end_is_named(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems tell of a full disk only then."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    chip = make_record(CHIP_IDS[0], "train")
+    source = HubSource(tmp_path, "main", server.endpoint)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        message = f"got No space left on device, at {tmp_path}; make room.*what is downloaded is"
+        with pytest.raises(SourceError, match=message):
+            source.prepare([chip])
+    assert not list(tmp_path.glob("train_*"))
+    assert fetch(source, chip) == [FetchedChip(chip, simulate_files(CHIP_IDS[0], 32))]
 
 
 def test_the_hub_is_opened_as_the_environment_says(

@@ -227,7 +227,8 @@ def measure_part(path: Path) -> int:
         raise refuse(path, "a readable file", describe_error(error), "put it back") from None
     # Opening a named pipe would wait for ever, and a device has no end.
     if not stat.S_ISREG(status.st_mode):
-        raise refuse(path, "a regular file", "something else", "remove it")
+        got = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
+        raise refuse(path, "a regular file", got, "remove it")
     return status.st_size
 
 

@@ -69,7 +69,8 @@ def download(file: RemoteFile, folder: Path, report: Callable[[int], object], st
         stop: Ends the download with what it has so far.
 
     Raises:
-        SourceError: It cannot be had, or there is no room for it.
+        SourceError: It cannot be had, there is no room for it, or a folder has its name.
+        OSError: The disk refuses something else.
         StoppedError: `stop` was set.
     """
     if _is_there(file, folder, report, stop):
@@ -211,6 +212,8 @@ def _receive_segment(part: _Part, end: int) -> None:
 def _is_there(file: RemoteFile, folder: Path, report: Callable[[int], object], stop: Event) -> bool:
     """Tell whether the file is in its place already, verified."""
     path = folder / file.name
+    if path.is_dir():  # found now, not when the whole file shall have its place
+        raise SourceError(f"expected a file or none, got a folder, at {path}; remove or rename it")
     if _size(path) != file.size:
         return False
     if file.sha256 is None or _has_noted_checksum(file, folder):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from typing import Final, TypeVar
 
@@ -65,6 +66,27 @@ def name_faults(url: str) -> Iterator[None]:
         ) from None
     except HTTPError as error:
         raise PassingError(f"{type(error).__name__} ({error})") from None
+
+
+@contextmanager
+def name_disk_faults(folder: Path) -> Iterator[None]:
+    """Say in one line what the disk refuses.
+
+    Args:
+        folder: Where the archives go.
+
+    Raises:
+        SourceError: Nothing can be written there, or read.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or folder  # the second is where it should go
+        raise SourceError(
+            f"expected to read and write the hub's archives, got {error.strerror or error}, at"
+            f" {where}; make room, give permission or remove what is in their place, and run the"
+            " same command again: what is downloaded is kept"
+        ) from None
 
 
 def retry(action: Callable[[], T], url: str, stop: Event) -> T:

@@ -26,7 +26,7 @@ from biomassters.processes.environment import (
 from biomassters.processes.scratch import hold_folder, scratch_folder
 from biomassters.sources.archives.archive_source import ArchiveSource
 from biomassters.sources.hub.download import STATE_FOLDER, RemoteFile, download, measure_room
-from biomassters.sources.hub.faults import PassingError, name_faults, retry
+from biomassters.sources.hub.faults import PassingError, name_disk_faults, name_faults, retry
 from biomassters.sources.source import FetchedChip, read_folder_variable
 
 HUB_REPOSITORY: Final = "nascetti-a/BioMassters"
@@ -83,7 +83,7 @@ class HubSource:
         if not chips:
             return
         folders = {record.folder for chip in chips for record in list_files(chip)}
-        with hold_folder(self.folder / STATE_FOLDER):
+        with name_disk_faults(self.folder), hold_folder(self.folder / STATE_FOLDER):
             files = list_archives(folders, self.revision, self.endpoint)
             check_room(files, self.folder)
             download_all(files, self.folder)
