@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from biomassters.evaluation.plots import draw_histograms
-from biomassters.evaluation.report import score_set, write_table
+from biomassters.evaluation.report import score_set, write_figure, write_table
 from biomassters.evaluation.scores import (
     Baseline,
     check_predictions,
@@ -71,7 +71,7 @@ def evaluate_maps(params: Params) -> None:
         print("no train chips, no validation and no training mean to compare with")
     write_table(FOLDER / "chips.csv", sets)
     if histograms := read_histograms(HISTOGRAMS):
-        draw_histograms(histograms).savefig(images / "histograms.png")
+        write_figure(images / "histograms.png", draw_histograms(histograms))
     write_whole(METRICS, json.dumps(metrics, indent=2).encode() + b"\n")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from matplotlib.figure import Figure
+
 from biomassters.errors import ChipDataError
 from biomassters.evaluation.plots import Panel, draw_density, draw_error_by_bin, draw_panels
 from biomassters.evaluation.scores import (
@@ -60,8 +62,15 @@ def score_set(
         "error_by_bin": draw_error_by_bin(by_bin["model"], by_bin.get("baseline"), name),
     }
     for kind, figure in figures.items():
-        figure.savefig(images / f"{kind}_{name}.png")
+        write_figure(images / f"{kind}_{name}.png", figure)
     return scores
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(path, picture.getvalue())
 
 
 def write_table(path: Path, sets: Mapping[str, Scores]) -> None:
