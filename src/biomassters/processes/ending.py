@@ -18,6 +18,7 @@ from typing import Final
 import psutil
 
 from biomassters.errors import BiomasstersError
+from biomassters.processes.cache_path import warn_of_cache_path
 from biomassters.processes.environment import warn_of_unknown_variables
 from biomassters.processes.faults import describe_fault
 
@@ -40,6 +41,7 @@ def run_script(main: Callable[[], None]) -> None:
     """
     if "RANK" not in os.environ:  # else the process that started this one has said it
         warn_of_unknown_variables()
+        warn_of_cache_path()
     try:
         try:
             main()
