@@ -52,7 +52,7 @@ class SubsetParams(Section):
         first: This many of each split, by chip id; null = all.
         fraction: This share of each split, drawn at random, at least one chip; 1.0 = all.
         seed: Seed of that draw.
-        chip_ids: These alone; empty = all.
+        chip_ids: These alone, in quotes (2831e417 is a number to YAML); empty = all.
     """
 
     first: Annotated[int, Field(ge=1)] | None
