@@ -52,3 +52,16 @@ def test_experiments_are_compared_over_seeds_and_paired_by_seed() -> None:
 def test_study_without_the_metric_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"expected experiments with the metric none:x, got none"):
         group_experiments(show_all(show(1, "rmse", 29.0)), "none:x")
+
+
+def test_params_that_dvc_cannot_read_are_refused_in_one_line() -> None:
+    workspace = {
+        "rev": "workspace",
+        "data": None,
+        "error": {"msg": "unable to read:\n'params.yaml'"},
+    }
+    with pytest.raises(ParamsError) as caught:
+        group_experiments([workspace, *show_all(show(1, "rmse", 29.0))[1:]], METRIC)
+    assert str(caught.value) == (
+        "expected params that DVC can read, got unable to read: 'params.yaml'; mend params.yaml"
+    )

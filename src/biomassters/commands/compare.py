@@ -63,9 +63,12 @@ def group_experiments(revisions: list[dict[str, Any]], metric: str = METRIC) -> 
         metric: A metrics file and a dotted key in it, joined by a colon.
 
     Raises:
-        ParamsError: No experiment has the metric.
+        ParamsError: No experiment has the metric, or DVC cannot read the workspace's params.
     """
     workspace, *commits = revisions
+    if workspace["data"] is None:
+        reason = " ".join((workspace.get("error") or {}).get("msg", "none").split())
+        raise ParamsError(f"expected params that DVC can read, got {reason}; mend params.yaml")
     default = _read_params(workspace["data"])
     groups: dict[Change, Group] = {(): Group(())}
     for data in [*_list_experiments(commits), workspace["data"]]:
