@@ -97,6 +97,15 @@ def test_file_from_before_torch_1_6_gives_the_same_bytes(tmp_path: Path) -> None
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
+def test_state_dict_alone_is_taken(tmp_path: Path) -> None:
+    weights = make_network().state_dict()
+    torch.save(weights, tmp_path / "a.pth")
+    said = import_weights(tmp_path / "a.pth", tmp_path / "a.safetensors", BACKBONE)
+    assert "(a state dict)" in said
+    imported = load_model(tmp_path / "a.safetensors").network.state_dict()
+    assert all(torch.equal(imported[name], tensor) for name, tensor in weights.items())
+
+
 @pytest.mark.parametrize("is_replicated", [False, True])
 def test_whole_module_is_walked(is_replicated: bool, tmp_path: Path) -> None:
     network = make_network()

@@ -34,7 +34,8 @@ class FoundWeights:
     """What a file of published weights holds.
 
     Attributes:
-        kind: `checkpoint` (a state dict among other things) or `module` (pickled whole).
+        kind: `checkpoint` (a state dict among other things), `state dict` (alone) or `module`
+            (pickled whole).
         tensors: By the winner's names, without the prefix of distributed training.
         backbone: As the winner named it; None: the file does not say.
         epoch: Counted from 0; None: the file does not say.
@@ -64,6 +65,8 @@ def find_weights(content: Any, source: Path) -> FoundWeights:
         attributes = arguments.state if isinstance(arguments, Placeholder) else {}
         kind, named = "checkpoint", content["state_dict"].items()
         backbone, epoch = attributes.get("backbone"), content.get("epoch")
+    elif isinstance(content, dict) and any(isinstance(t, StoredTensor) for t in content.values()):
+        kind, named, backbone, epoch = "state dict", content.items(), None, None
     elif isinstance(content, Placeholder) and "_modules" in content.state:
         name = content.state.get("name")
         kind, named = "module", _walk_modules(content, source, classes)
