@@ -142,6 +142,17 @@ def test_lost_tensor_is_named_though_the_backbone_is_not(lost: str, tmp_path: Pa
     assert "mend these tensors where you trust the file" in str(caught.value)
 
 
+def test_counts_in_half_precision_are_named_as_such(tmp_path: Path) -> None:
+    weights = {name: tensor.half() for name, tensor in make_network().state_dict().items()}
+    source = save_checkpoint(tmp_path / "a.pth", weights)
+    with pytest.raises(ModelError, match=r"expected int64 \(\), got float16 \(\)") as caught:
+        import_weights(source, tmp_path / "a.safetensors")
+    n_counts = sum(name.endswith("num_batches_tracked") for name in weights)
+    assert f"got {n_counts} of another shape or type" in str(caught.value)
+    assert f" and {n_counts - 3} more), at" in str(caught.value)
+    assert "mend these tensors" in str(caught.value)
+
+
 def test_many_tensors_are_named_by_a_few_and_their_count(tmp_path: Path) -> None:
     weights = {f"model.{name}": t for name, t in make_network().state_dict().items()}
     source = save_checkpoint(tmp_path / "a.pth", weights)

@@ -17,12 +17,11 @@ import timm
 import torch
 from torch import Tensor
 
-from biomassters.commands.backbone_search import rank_backbones
+from biomassters.commands.backbone_search import count_differences, rank_backbones
 from biomassters.commands.legacy_archive import open_archive
 from biomassters.commands.published_weights import FoundWeights, find_weights, list_payload, refuse
 from biomassters.commands.tensor_differences import (
     describe_differences,
-    list_differing,
     name_few,
     show,
 )
@@ -143,13 +142,14 @@ def _build(found: FoundWeights, backbone: str | None, source: Path) -> BiomassMo
     except ModelError as error:
         raise ModelError(str(error).replace("model.backbone", "--backbone")) from None
     expected = describe_tensors(model.network.state_dict())
-    got = {name: _describe_stored(tensor) for name, tensor in found.tensors.items()}
-    differing = list_differing(expected, got)
-    if differing:
-        is_other = len(differing) > FEW * len(expected)
+    got = {name: _describe_stored(t, expected.get(name)) for name, t in found.tensors.items()}
+    differences = describe_differences(expected, got)
+    if differences:
+        shapes = [{name: shape for name, (shape, _) in kinds.items()} for kinds in (expected, got)]
+        is_other = count_differences(*shapes) > FEW * len(expected)
         raise ModelError(
             f"expected the {len(expected)} tensors of the winner's network with"
-            f" {architecture.backbone}, got {describe_differences(expected, got)}, at {source};"
+            f" {architecture.backbone}, got {differences}, at {source};"
             f" {'give its backbone by --backbone NAME' if is_other else _advise(expected, got)}"
         )
     return model
@@ -171,15 +171,18 @@ def _advise(expected: TensorKinds, got: TensorKinds) -> str:
     missing, unknown = expected.keys() - got.keys(), got.keys() - expected.keys()
     if len(missing) == len(unknown) == 1:
         old, new = *unknown, *missing
-        if expected[new] == got[old]:
+        if expected[new][0] == got[old][0]:
             return f"rename {show(old)} to {new} where you trust the file, or name another file"
     return "mend these tensors where you trust the file, or name another file"
 
 
-def _describe_stored(tensor: StoredTensor) -> tuple[torch.Size, torch.dtype]:
-    """Return the shape of a tensor, and the type that it is to have."""
+def _describe_stored(
+    tensor: StoredTensor, expected: tuple[torch.Size, torch.dtype] | None
+) -> tuple[torch.Size, torch.dtype]:
+    """Return the shape of a tensor, and the type that it has or, by `_convert`, will have."""
     dtype = tensor.storage.dtype
-    return torch.Size(tensor.shape), torch.float32 if dtype in OTHER_FLOATS else dtype
+    is_converted = dtype in OTHER_FLOATS and expected is not None and expected[1] == torch.float32
+    return torch.Size(tensor.shape), torch.float32 if is_converted else dtype
 
 
 def _read_decoder_channels(tensors: Mapping[str, StoredTensor], source: Path) -> tuple[int, ...]:

@@ -12,15 +12,10 @@ N_NAMED: Final = 3
 LONGEST_NAME: Final = 80
 
 
-def list_differing(expected: TensorKinds, got: TensorKinds) -> list[str]:
-    """Return the names that only one has, or both of another shape or type."""
-    names = expected.keys() | got.keys()
-    return sorted(name for name in names if expected.get(name) != got.get(name))
-
-
 def describe_differences(expected: TensorKinds, got: TensorKinds) -> str:
-    """Return what differs, with the first few names of each kind of difference."""
-    differing = list_differing(expected, got)
+    """Return what differs, with the first few names of each kind of difference; "" = nothing."""
+    names = expected.keys() | got.keys()
+    differing = sorted(name for name in names if expected.get(name) != got.get(name))
     missing = [show(name) for name in differing if name not in got]
     unknown = [show(name) for name in differing if name not in expected]
     others = [
