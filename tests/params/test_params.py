@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -35,6 +36,14 @@ def write_changed(folder: Path, key: str, value: Any) -> Path:
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_preset_follows_the_schema(path: Path) -> None:
     read_params(Params, path)
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.stem)
+def test_committed_params_mean_the_same_to_pyyaml(path: Path) -> None:
+    """Scripts that users have of their own read them with it, and its dialect is another."""
+    text = path.read_text()
+    assert yaml.safe_load(text) == read_document(path)
+    assert yaml.safe_load(text.replace("lr: 0.001", "lr: 1e-3")) != read_document(path)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
