@@ -1,19 +1,20 @@
-"""Sentinel-2 over a synthetic chip: crowns over ground or snow, low sun, clouds and shadows."""
+"""Sentinel-2 over a synthetic chip: crowns over ground or snow, under a high or low sun."""
 
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from biomassters.simulator.clouds import add_clouds, mistake_for_clouds
 from biomassters.simulator.forest import Ground, Land
-from biomassters.simulator.noise import Array, NoiseSource, decay
+from biomassters.simulator.noise import Array, NoiseSource
 from biomassters.simulator.weather import Weather
 from biomassters.store.bands import CLP, CLP_NODATA, N_MONTHS, N_S2
 
 _MAX_DN: Final = 18000.0
 _SUMMER_GROUND: Final = np.array(
     [
-        [270, 500, 360, 880, 2350, 2750, 2900, 3000, 1500, 790],  # forest floor
+        [240, 460, 320, 840, 2350, 2750, 2900, 3000, 1500, 790],  # forest floor
         [340, 560, 540, 1030, 2000, 2300, 2450, 2550, 2150, 1250],  # clear-cut
         [300, 520, 480, 950, 1950, 2200, 2350, 2450, 1650, 850],  # mire
         [360, 680, 430, 1150, 3000, 3600, 3800, 3900, 1800, 900],  # field
@@ -38,30 +39,39 @@ _DORMANT_GROUND: Final = np.array(
 )
 _SUMMER_CROWN: Final = np.array(
     [
-        [175, 330, 215, 570, 1800, 2150, 2260, 2340, 980, 460],  # pine
-        [140, 280, 165, 460, 1550, 1900, 1980, 2050, 780, 350],  # spruce
-        [175, 390, 195, 680, 2500, 3150, 3250, 3400, 1280, 550],  # birch
+        [175, 330, 215, 590, 1800, 2150, 2260, 2340, 1080, 520],  # pine
+        [140, 280, 165, 480, 1550, 1900, 1980, 2050, 880, 400],  # spruce
+        [175, 390, 195, 700, 2500, 3150, 3250, 3400, 1400, 610],  # birch
     ],
     np.float64,
 )
 _DORMANT_CROWN: Final = np.array(
     [
-        [180, 290, 270, 560, 1250, 1450, 1620, 1600, 880, 510],
-        [145, 245, 215, 460, 1150, 1350, 1480, 1460, 690, 380],
-        [210, 310, 340, 580, 1150, 1300, 1480, 1500, 1280, 730],
+        [180, 290, 270, 560, 1250, 1450, 1620, 1600, 720, 410],
+        [145, 245, 215, 460, 1150, 1350, 1480, 1460, 570, 310],
+        [210, 310, 340, 580, 1150, 1300, 1480, 1500, 1080, 600],
     ],
     np.float64,
 )
-_SNOW: Final = np.array([8400, 8000, 8150, 8250, 8000, 7600, 8000, 7200, 430, 420], np.float64)
-_CLOUD: Final = np.array([1.0, 0.96, 0.97, 0.99, 1.01, 1.0, 1.02, 0.98, 0.52, 0.42])
-"""Spectrum of a thick cloud against its B2."""
-_HAZE: Final = np.array([1.0, 0.55, 0.38, 0.3, 0.22, 0.18, 0.15, 0.12, 0.03, 0.02])
+_FINE_SNOW: Final = np.array(
+    [9000, 8750, 8850, 9050, 9150, 8950, 9500, 8900, 1200, 1250], np.float64
+)
+_COARSE_SNOW: Final = np.array(
+    [9000, 9000, 8850, 9200, 8950, 8300, 8250, 7600, 160, 120], np.float64
+)
+"""Snow of grains of about 0.1 and 1 mm: equal in visible light, darker the longer the wavelength.
+
+Source: ice absorbs weakly at 0.5 um and strongly beyond 1.4 um, and light travels further through
+coarse grains (Wiscombe and Warren 1980).
+"""
+_SKYLIGHT: Final = np.array([1.0, 0.55, 0.38, 0.3, 0.22, 0.18, 0.15, 0.12, 0.03, 0.02])
+"""What the air between adds, against B2. Source: Rayleigh scattering, about wavelength ** -4."""
 _REDDENING: Final = np.array([-0.1, 0.2, 0.3, 0.3, 0.3, 0.35, 0.3, 0.35, 0.4, 0.4])
 """What each band loses beyond the rest under a low sun: skylight, which is blue, remains."""
-_CLOUDY_CHANCE: Final = 0.2
-_MAX_SHADOW_PX: Final = 24
-_COARSE_BANDS: Final = (3, 4, 5, 7, 8, 9)
-"""B5 B6 B7 B8A B11 B12: imaged at 20 m."""
+_WET: Final = np.array([0.15, 0.18, 0.2, 0.22, 0.25, 0.25, 0.27, 0.27, 0.38, 0.42])
+"""What soaked litter and soil lose, most where water absorbs."""
+_FINE_BANDS: Final = (0, 1, 2, 6)
+"""B2 B3 B4 B8: imaged at 10 m; the others at 20 m."""
 
 
 def simulate_s2(chip_id: str, land: Land, weather: Weather) -> npt.NDArray[np.uint16]:
@@ -76,30 +86,57 @@ def simulate_s2(chip_id: str, land: Land, weather: Weather) -> npt.NDArray[np.ui
     images[:, CLP] = CLP_NODATA
     for month in np.flatnonzero(weather.s2_present):
         noise = NoiseSource("s2", chip_id, str(size), str(month))
-        clear = _clear_view(noise, land, weather, int(month))
-        image, cloudiness = _add_clouds(noise, clear, float(weather.snow[month]))
+        sun = float(weather.sun[month])
+        dusk = max(1 - sun, 0)
+        light = sun - dusk * _REDDENING
+        clear = _clear_view(noise, land, weather, int(month), dusk, light)
+        probability = mistake_for_clouds(noise, clear, dusk, land)
+        image, probability = add_clouds(noise, clear, probability, int(month), light / sun)
         seen = _swath(noise, size)
         images[month, :CLP] = np.rint(np.clip(image, 1, _MAX_DN)) * seen
-        images[month, CLP] = np.where(seen, np.rint(cloudiness), CLP_NODATA)
+        images[month, CLP] = np.where(seen, np.rint(probability), CLP_NODATA)
     return images
 
 
-def _clear_view(noise: NoiseSource, land: Land, weather: Weather, month: int) -> Array:
-    """Compute the reflectance of a month without clouds, (10, H, W), DN."""
+def _clear_view(
+    noise: NoiseSource, land: Land, weather: Weather, month: int, dusk: float, light: Array
+) -> Array:
+    """Compute the reflectance of a month without clouds, (10, H, W), DN.
+
+    Args:
+        noise: The month's.
+        land: What is seen.
+        weather: And through what.
+        month: 0 = September.
+        dusk: How low the noon's sun stands, 0 (summer)...1.
+        light: Illumination of each band against midsummer's, (10,).
+    """
     size = len(land.ground)
-    sun = float(weather.sun[month])
-    crowns = _crowns(noise, land, weather, month)
+    snow = _snow(weather, month)
+    crowns = _crowns(land, weather, month, snow)
     # A low sun hardly reaches the ground between tall trees.
-    lit = 1 - 0.6 * land.depth - 1.4 * (1 - sun) * _northward_shadow(land.depth)
-    ground = _ground(noise, land, weather, month) * np.maximum(lit, 0.1)
+    lit = 1 - 0.5 * land.depth - 1.4 * dusk * _northward_shadow(land.depth)
+    ground = _ground(noise, land, weather, month, snow) * np.maximum(lit, 0.1)
     view = ground + land.cover * (crowns - ground)
-    shade = 1 - (0.02 + 0.22 * (1 - sun)) * land.relief[1]
-    texture = 1 + 0.08 * land.clumps[0] + 0.06 * noise.grain(1, size)[0]
-    view *= np.maximum(shade * texture, 0.05)
-    view *= (sun - (1 - sun) * _REDDENING)[:, None, None]
-    view += (noise.uniform(0, 40) + noise.uniform(0, 400) * (1 - sun)) * _HAZE[:, None, None]
-    view *= 1 + 0.025 * noise.grain(len(view), size)
-    return _blur_coarse_bands(view)
+    texture = 1 + 0.08 * land.clumps[0] + 0.035 * noise.grain(1, size)[0]
+    view *= np.maximum(_shade(land, dusk) * texture, 0.05)
+    view *= light[:, None, None]
+    air = noise.uniform(0, 1)
+    view += (40 * air + (120 + 1100 * air * air * air) * dusk) * _SKYLIGHT[:, None, None]
+    view = _blur(view)
+    view *= 1 + 0.008 * noise.normals(len(view), size, size)
+    return view
+
+
+def _shade(land: Land, dusk: float) -> Array:
+    """Compute how much more light than level ground a slope or a stand's edge gets, (H, W).
+
+    The sun stands in the south. Its light on a slope goes with the cosine of the angle between, so
+    that the contrast grows as it sinks; so does that of the tops of stands of unlike height.
+    """
+    top = np.pad(land.depth, ((1, 1), (0, 0)), mode="edge")
+    facing_away = land.relief[1] * (0.02 + 0.45 * dusk) + (top[2:] - top[:-2]) * (1.5 * dusk)
+    return np.asarray(1 - facing_away)
 
 
 def _northward_shadow(depth: Array) -> Array:
@@ -109,22 +146,29 @@ def _northward_shadow(depth: Array) -> Array:
     return np.maximum(np.maximum(depth, southern[1 : n + 1]), 0.6 * southern[3 : n + 3])
 
 
-def _crowns(noise: NoiseSource, land: Land, weather: Weather, month: int) -> Array:
+def _snow(weather: Weather, month: int) -> Array:
+    """Compute the reflectance of the month's snow, (10,), DN."""
+    grain = float(weather.snow_grain[month])
+    return np.asarray(_FINE_SNOW + grain * (_COARSE_SNOW - _FINE_SNOW))
+
+
+def _crowns(land: Land, weather: Weather, month: int, snow: Array) -> Array:
     """Compute the reflectance of the crowns, (10, H, W), DN: darker the deeper the canopy."""
     vigour = np.array([weather.green[month], weather.green[month], weather.leaves[month]])
     spectra = _DORMANT_CROWN + vigour[:, None] * (_SUMMER_CROWN - _DORMANT_CROWN)
-    on_crowns = 0.25 * float(weather.snow[month]) * max(noise.uniform(-0.6, 1), 0)
-    spectra = spectra + on_crowns * (_SNOW - spectra)
+    # Snow on crowns lies between shadows: some 70 % of its brightness on level ground is seen.
+    spectra = spectra + float(weather.crown_snow[month]) * (0.7 * snow - spectra)
     crowns = sum(spectra[kind][:, None, None] * share for kind, share in enumerate(land.species))
-    return np.asarray(crowns * (1.32 - 0.95 * land.depth))
+    return np.asarray(crowns * (1.25 - 0.75 * land.depth) * (0.93 + 0.14 * land.parcel))
 
 
-def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int) -> Array:
+def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int, snow: Array) -> Array:
     """Compute the reflectance of the open ground, (10, H, W), DN, with its snow."""
     size = len(land.ground)
     green = float(weather.green[month])
-    dormant = np.ascontiguousarray(_DORMANT_GROUND.T)
-    growth = np.ascontiguousarray((_SUMMER_GROUND - _DORMANT_GROUND).T)
+    wet = 1 - (1 - green) * float(weather.moisture[month]) * _WET
+    dormant = np.ascontiguousarray(_DORMANT_GROUND.T) * wet[:, None]
+    growth = np.ascontiguousarray(_SUMMER_GROUND.T) - dormant
     # Each parcel has its own calendar of sowing, ripening and ploughing.
     calendar = noise.uniform(-0.9, 0.9) * (land.parcel - 0.5)
     is_field = land.ground == Ground.FIELD
@@ -135,46 +179,26 @@ def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int) -> Arr
     if amount > 0:
         patches = 4 * (amount - 0.5) + 0.8 * noise.rough(size, 20.0, 4)
         lying = np.clip(patches, 0, 1) * np.array([0.95, 0.95, 1, 1, 0.7, 0.6, 1])[land.ground]
-        brightness = noise.uniform(0.8, 1.0)
-        ground += lying * (brightness * _SNOW[:, None, None] - ground)
+        brightness = noise.uniform(0.85, 1.05)
+        ground += lying * (brightness * snow[:, None, None] - ground)
     return ground
 
 
-def _blur_coarse_bands(view: Array) -> Array:
-    """Smooth the bands of 20 m over 2 x 2 pixels."""
-    coarse = view[list(_COARSE_BANDS)]
-    padded = np.pad(coarse, ((0, 0), (0, 1), (0, 1)), mode="edge")
-    rows = padded[:, 1:] + padded[:, :-1]
-    view[list(_COARSE_BANDS)] = (rows[:, :, 1:] + rows[:, :, :-1]) / 4
-    return view
+def _blur(view: Array) -> Array:
+    """Smooth the bands of 10 m as the optics do, and those of 20 m over 2 x 2 pixels.
 
-
-def _add_clouds(noise: NoiseSource, view: Array, snow: float) -> tuple[Array, Array]:
-    """Draw clouds and their shadows over a view.
-
-    Returns:
-        The view under clouds, and the cloud probability, (H, W), 0-100.
+    Source: the optics leave a tenth to a third of the contrast of single pixels (ESA's quality
+    reports of Sentinel-2 give the modulation transfer at half the sampling rate).
     """
-    size = view.shape[-1]
-    # Bright ground, and some days any ground, passes for a thin cloud.
-    base = noise.uniform(0, 5) + 20 * max(noise.uniform(-2, 1), 0) + 6 * snow
-    probability = base + np.maximum(6 * noise.smooth(size, 6.0)[0], -0.5 * base)
-    if noise.uniform(0, 1) < _CLOUDY_CHANCE:
-        thickness = _draw_clouds(noise, size + _MAX_SHADOW_PX)
-        opacity = 1 - decay(thickness * (0.4 + thickness))
-        shift = int(noise.uniform(6, _MAX_SHADOW_PX))
-        shadow = opacity[shift : shift + size, shift : shift + size]
-        opacity, thickness = opacity[:size, :size], thickness[:size, :size]
-        white = noise.uniform(4500, 8500) * (0.8 + 0.3 * np.minimum(thickness, 2))
-        view = view * (1 - 0.6 * shadow * (1 - opacity))
-        view += opacity * (white * _CLOUD[:, None, None] - view)
-        probability = probability + opacity * (105 - probability)
-    return view, np.clip(probability, 0, 100)
-
-
-def _draw_clouds(noise: NoiseSource, size: int) -> Array:
-    """Draw the thickness of the clouds, from few to overcast, (size, size), 0 where none."""
-    return np.maximum(noise.rough(size, 55.0, 4) - noise.uniform(-1.8, 2.0), 0)
+    padded = np.pad(view, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    rows = padded[:, 1:] + padded[:, :-1]
+    quads = rows[:, :, 1:] + rows[:, :, :-1]
+    blurred = quads[:, 1:, 1:] / 4
+    fine = list(_FINE_BANDS)
+    corners = quads[fine]
+    corners = corners[:, 1:] + corners[:, :-1]
+    blurred[fine] = (view[fine] + (corners[:, :, 1:] + corners[:, :, :-1]) / 16) / 2
+    return blurred
 
 
 def _swath(noise: NoiseSource, size: int) -> npt.NDArray[np.bool_]:
