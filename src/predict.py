@@ -11,6 +11,7 @@ from biomassters.batches.symmetries import views
 from biomassters.errors import ModelError
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.model.execution import place_model
+from biomassters.model.trial import try_prediction
 from biomassters.model.weights import load_model
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
@@ -53,6 +54,8 @@ def predict_chips(settings: Params, processes: Processes) -> None:
             remedy = f"run `python -m biomassters import-weights FILE {folder}/NAME.safetensors`"
         raise ModelError(f"expected models at {folder}, got none; {remedy}")
     models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
+    for path, model in zip(paths, models, strict=True):
+        try_prediction(model, store.chip_size, precision=params.precision, where=str(path))
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}
     order = StoreOrder(
         range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size

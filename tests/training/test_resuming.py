@@ -64,7 +64,7 @@ def uninterrupted(
 
 
 def make_validated_trainer(store: ChipStore, interrupted_epoch: int = -1) -> Trainer:
-    """Train two chips in two steps an epoch and score the others; perhaps fail when scoring."""
+    """Train four chips in two steps an epoch and score two; perhaps fail when scoring."""
     held_out = open_batches(store, StoreOrder([2, 3], 2))
 
     def validate(model: BiomassModel) -> dict[str, float]:
@@ -73,8 +73,8 @@ def make_validated_trainer(store: ChipStore, interrupted_epoch: int = -1) -> Tra
         scores = score_chips(model, held_out, store.chip_ids, {"tta": (0, 4)}, precision="fp32")
         return {"validation/chip_rmse": scores["tta"]["chip_rmse"]}
 
-    recipe = make_recipe(optimisation=optimise(batch_size=1))
-    trainer = make_trainer(store, recipe, indices=(0, 1), validate=validate)
+    recipe = make_recipe(optimisation=optimise(batch_size=2))
+    trainer = make_trainer(store, recipe, validate=validate)
     return trainer
 
 
@@ -114,7 +114,7 @@ def make_trainer_of_everything(store: ChipStore, interrupted_epoch: int = -1) ->
         return {"validation/chip_rmse": 5.0 - trainer.order.epoch}
 
     phase = {"epochs": 3, "warmup_epochs": 1, "frozen_encoder_epochs": 1, "plain_epochs": 1}
-    optimisation = optimise(batch_size=2, micro_batch_size=1, ema_decay=0.9)
+    optimisation = optimise(batch_size=4, micro_batch_size=2, ema_decay=0.9)
     recipe = make_recipe(phase=phase, optimisation=optimisation)
     trainer = make_trainer(store, recipe, validate=validate)
     return trainer

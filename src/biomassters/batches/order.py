@@ -36,6 +36,7 @@ class EpochOrder(Sampler[list[int]]):
         batch_size: Chips a step, of all processes.
         steps: Steps an epoch.
         micro_batches_per_step: Of this process.
+        smallest_micro_batch: Chips of a step's smallest, of all processes that share it.
         first_micro_batch: Which of a step's micro-batches is this process's first.
         sharers: Processes that share each micro-batch.
         part: Which of their parts is this process's.
@@ -73,6 +74,7 @@ class EpochOrder(Sampler[list[int]]):
         self.steps = len(indices) // self.batch_size
         # Of all processes; rounded up for the only step of a few chips that is not full.
         self._n_micro_batches = -(-self.batch_size // micro_batch_size)
+        self.smallest_micro_batch = self.batch_size // self._n_micro_batches
         # One of the two numbers is a multiple of the other, so that one of these is 1: either
         # processes share a micro-batch, or a process has several.
         self.sharers = max(1, size // self._n_micro_batches)

@@ -54,6 +54,11 @@ class Changes:
     lost: npt.NDArray[np.bool_]
 
 
+def may_drop_months(settings: AugmentationParams) -> bool:
+    """Whether a chip may lose months, down to one."""
+    return settings.month_dropout_p > 0 and settings.month_dropout_rate > 0
+
+
 def draw_changes(
     settings: AugmentationParams, sample: tuple[int, int, int], n_months: int
 ) -> Changes:

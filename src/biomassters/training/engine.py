@@ -38,6 +38,7 @@ from biomassters.training.losses import chip_losses
 from biomassters.training.optimisation import Schedule, build_optimizer, scale_gradients, set_lr
 from biomassters.training.recorder import Recorder
 from biomassters.training.replicas import Replica
+from biomassters.training.trial import try_steps
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Trainer:
 
     Raises:
         ParamsError: They cannot share a batch evenly.
+        ModelError: The model does not run on the store's chips, or cannot train on so few of them.
     """
 
     def __init__(
@@ -107,6 +109,14 @@ class Trainer:
             seed=recipe.seed,
             rank=processes.rank,
             size=processes.size,
+        )
+        try_steps(
+            model,
+            store,
+            self.order,
+            phase=recipe.schedule.phase,
+            augmentation=recipe.augmentation,
+            precision=optimisation.precision,
         )
         self.batches = open_batches(store, self.order)
         self.optimizer = build_optimizer(model, recipe.schedule.lr, optimisation.weight_decay)
