@@ -12,6 +12,7 @@ looks at some.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -22,14 +23,14 @@ from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.execution import autocast
 from biomassters.store.bands import N_BANDS, N_MONTHS
 
-LONGEST_CAUSE = 200
+LONGEST_CAUSE: Final = 200
 """Characters of torch's own complaint that an error shows."""
 
 
 def try_prediction(
     model: BiomassModel, chip_size: int, *, precision: str, where: str = "model.backbone"
 ) -> None:
-    """Predict an empty chip; no part of the model changes.
+    """Predict an empty chip of one month; no part of the model changes.
 
     Args:
         model: On the device where it will run.
@@ -41,7 +42,7 @@ def try_prediction(
         ModelError: Its backbone does not run at this size, or a level has another size than it
             says.
     """
-    images, ignored = _make_chips(model, 1, chip_size, N_MONTHS)
+    images, ignored = _make_chips(model, 1, chip_size, 1)
     with _left_as_it_is(model), torch.no_grad(), autocast(images.device, precision):
         model.eval()
         try:
