@@ -66,9 +66,10 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
     scratch = scratch_folder(f"finetune-{inputs.digest}")
     with hold_checkpoints(scratch, processes) as checkpoints:
         trainer.fit(checkpoints, recorded)
+    model.load_state_dict(keeper.weights)
+    trainer.train_chips.recompute(model, epoch=finetune.epochs)
     if not processes.is_first:
         return
-    model.load_state_dict(keeper.weights)
     metadata = {
         "finetuned_from": f"fold-{finetune.fold}",
         "weights": finetune.weights,

@@ -67,6 +67,7 @@ def optimise(**changes: Any) -> OptimisationParams:
         "loss": "rmse",
         "max_target": 400.0,
         "ema_decay": 0.0,
+        "batch_norm_chips": 0,
     }
     return OptimisationParams(**{**defaults, **changes})
 

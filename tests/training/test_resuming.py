@@ -114,7 +114,7 @@ def make_trainer_of_everything(store: ChipStore, interrupted_epoch: int = -1) ->
         return {"validation/chip_rmse": 5.0 - trainer.order.epoch}
 
     phase = {"epochs": 3, "warmup_epochs": 1, "frozen_encoder_epochs": 1, "plain_epochs": 1}
-    optimisation = optimise(batch_size=4, micro_batch_size=2, ema_decay=0.9)
+    optimisation = optimise(batch_size=4, micro_batch_size=2, ema_decay=0.9, batch_norm_chips=3)
     recipe = make_recipe(phase=phase, optimisation=optimisation)
     trainer = make_trainer(store, recipe, validate=validate)
     return trainer

@@ -190,6 +190,9 @@ class OptimisationParams(Section):
         max_target: Pixels of this AGBM (t/ha) and more do not enter the loss.
         ema_decay: Decay a step of an exponential moving average of the weights, which is then what
             is validated and handed over; 0: no average.
+        batch_norm_chips: Train chips from which the running statistics of batch normalisation are
+            computed anew before each validation, and for what `finetune` hands over; 0: they are
+            the moving averages that the last steps leave (the winner's).
     """
 
     batch_size: int = Field(gt=0)
@@ -201,6 +204,7 @@ class OptimisationParams(Section):
     loss: LossName
     max_target: Positive
     ema_decay: float = Field(ge=0, lt=1)
+    batch_norm_chips: int = Field(ge=0)
 
 
 class PhaseParams(Section):

@@ -10,6 +10,8 @@ its kernels do the work here too. Nor DDP's `broadcast_buffers`: only the first 
 statistics would count, and depend on the number of processes.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -90,6 +92,20 @@ def synchronise(model: nn.Module, group: dist.ProcessGroup) -> None:
         # Not another module in its place: weights, hooks and what refers to it stay.
         module.__class__ = SYNCHRONISED[type(module)]  # type: ignore[assignment]
         module.sharers = Sharers(group)  # type: ignore[assignment]
+
+
+@contextmanager
+def normalise_alone(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let synchronised norms normalise over this process's images alone for a while."""
+    plain = {synchronised: kind for kind, synchronised in SYNCHRONISED.items()}
+    shared = [(norm, type(norm)) for norm in norms if type(norm) in plain]
+    for norm, kind in shared:
+        norm.__class__ = plain[kind]  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for norm, kind in shared:
+            norm.__class__ = kind
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # it cannot trace a process group
@@ -206,14 +222,8 @@ class RunningStatistics:
 
     def remember(self) -> None:
         """Remember the statistics; call it before a step."""
-        self._norms = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, _BatchNorm)
-            and module.training  # a frozen one keeps its statistics to the last bit
-            and module.running_mean is not None
-        ]
-        self._before = self._flatten()
+        self._norms = list_training_norms(self.model)
+        self._before = flatten_statistics(self._norms)
 
     def combine(self, processes: Processes, n_micro_local: int) -> None:
         """Give all processes the same statistics; call it after a step, in all of them.
@@ -226,28 +236,16 @@ class RunningStatistics:
             return
         # Those that share a micro-batch have the same statistics: one of each group counts.
         per_micro_batch = max(_count_sharers(norm) for norm in self._norms)
-        arrived = processes.stack(self._flatten())[::per_micro_batch].double()
+        arrived = processes.stack(flatten_statistics(self._norms))[::per_micro_batch].double()
         before = self._before.double()
         kept = self._list_decays().pow(n_micro_local)
         combined = before
         for after in arrived:  # after - kept * before is S_j
             combined = kept * combined + (after - kept * before)
-        self._write(combined.float())
+        write_statistics(self._norms, combined.float())
         for norm in self._norms:
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.add_(n_micro_local * (len(arrived) - 1))
-
-    def _buffers(self) -> list[Tensor]:
-        return [
-            buffer
-            for norm in self._norms
-            for buffer in (norm.running_mean, norm.running_var)
-            if buffer is not None
-        ]
-
-    def _flatten(self) -> Tensor:
-        buffers = self._buffers()
-        return torch.cat(buffers) if buffers else torch.empty(0)
 
     def _list_decays(self) -> Tensor:
         """Return 1 - momentum for each element of the flat statistics, float64."""
@@ -259,12 +257,40 @@ class RunningStatistics:
         ]
         return torch.cat(decays)
 
-    @torch.no_grad()
-    def _write(self, values: Tensor) -> None:
-        buffers = self._buffers()
-        parts = torch.split(values, [buffer.numel() for buffer in buffers])
-        for buffer, part in zip(buffers, parts, strict=True):
-            buffer.copy_(part)
+
+def list_training_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the norms of a model whose running statistics training changes."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm)
+        and module.training  # a frozen one keeps its statistics to the last bit
+        and module.running_mean is not None
+    ]
+
+
+def flatten_statistics(norms: Sequence[_BatchNorm]) -> Tensor:
+    """Return a copy of the running means and variances of norms, one behind the other."""
+    buffers = _list_buffers(norms)
+    return torch.cat(buffers) if buffers else torch.empty(0)
+
+
+@torch.no_grad()
+def write_statistics(norms: Sequence[_BatchNorm], values: Tensor) -> None:
+    """Write what `flatten_statistics` returned."""
+    buffers = _list_buffers(norms)
+    parts = torch.split(values, [buffer.numel() for buffer in buffers])
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.copy_(part)
+
+
+def _list_buffers(norms: Sequence[_BatchNorm]) -> list[Tensor]:
+    return [
+        buffer
+        for norm in norms
+        for buffer in (norm.running_mean, norm.running_var)
+        if buffer is not None
+    ]
 
 
 def _count_sharers(norm: _BatchNorm) -> int:

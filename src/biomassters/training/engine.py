@@ -35,6 +35,7 @@ from biomassters.training.checkpoint import Checkpoints
 from biomassters.training.kept_weights import Keeper, MovingAverage
 from biomassters.training.loss_watch import LossWatch, StepLosses
 from biomassters.training.losses import chip_losses
+from biomassters.training.norm_statistics import TrainChips
 from biomassters.training.optimisation import Schedule, build_optimizer, scale_gradients, set_lr
 from biomassters.training.recorder import Recorder
 from biomassters.training.replicas import Replica
@@ -119,6 +120,14 @@ class Trainer:
             precision=optimisation.precision,
         )
         self.batches = open_batches(store, self.order)
+        self.train_chips = TrainChips(
+            store,
+            indices,
+            n_chips=optimisation.batch_norm_chips,
+            seed=recipe.seed,
+            precision=optimisation.precision,
+            processes=processes,
+        )
         self.optimizer = build_optimizer(model, recipe.schedule.lr, optimisation.weight_decay)
         # Keeps fp16's small gradients from vanishing; otherwise it passes all through as it is.
         self.scaler = torch.amp.GradScaler(
@@ -277,6 +286,7 @@ class Trainer:
         is_due = (epoch + 1) % self.recipe.validation_every == 0
         if self.validate is None or not (is_due or self.recipe.schedule.is_last(epoch)):
             return {}
+        self.train_chips.recompute(self.model, epoch)
         self.model.eval()
         return dict(self.validate(self.model))
 
