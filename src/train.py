@@ -66,8 +66,8 @@ def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Proces
     tta = views(params.train.validation_tta)
     held_out = HeldOut(store, validation, params.optimisation, tta, processes)
     torch.manual_seed(params.seed)
-    statistics = read_statistics(Path("statistics.json"))
-    model = place_for_training(BiomassModel.build(params.model, statistics), processes.device)
+    model = BiomassModel.build(params.model, read_statistics(Path("statistics.json")))
+    model = place_for_training(model, processes.device)
     recipe = Recipe(
         schedule=Schedule(lr=params.lr, phase=params.train),
         seed=params.seed,
@@ -81,11 +81,10 @@ def train_fold(fold: int, params: Params, inputs: StageInputs, processes: Proces
     )
     with hold_checkpoints(scratch_folder(f"train-{fold}-{inputs.digest}"), processes) as checkpoint:
         trainer.fit(checkpoint, recorded)
-    metadata = {"fold": str(fold), CLEANING_KEY: params.cleaning}
     for name, state in (("last", model.state_dict()), ("folds", best.weights)):
         model.load_state_dict(state)
         if processes.is_first:
-            save_weights(weights[name], model, metadata)
+            save_weights(weights[name], model, {"fold": str(fold), CLEANING_KEY: params.cleaning})
     held_out.write_predictions(model, predictions, {"FOLD": str(fold)})
 
 

@@ -48,7 +48,8 @@ def mistake_for_clouds(noise: NoiseSource, view: Array, dusk: float, land: Land)
     speckled = gamma_factor(0.6 * noise.grain(1, view.shape[-1])[0] + 0.6 * land.clumps[1], 6.0)
     speckled *= (0.8 + 0.2 * land.cover) * (0.5 + land.parcel)
     grey = np.clip(0.02 * (blue - 500), 0, 20)
-    return np.minimum(doubt * (level * speckled + grey), 80)
+    probability: Array = np.minimum(doubt * (level * speckled + grey), 80)
+    return probability
 
 
 def add_clouds(
