@@ -75,6 +75,11 @@ _FAULTS: Final = {
     errno.ELOOP: _Fault("a file or folder", "links in a circle", "mend the link"),
     errno.EBUSY: _Fault("it to be free", "one that is in use", "end what uses it"),
     errno.ETXTBSY: _Fault("it to be free", "a program that runs", "end it"),
+    errno.ENOLCK: _Fault(
+        "locks on files",
+        "none on this file system",
+        "work on a local disk, or start its lock service",
+    ),
     errno.ESTALE: _Fault(
         "a network disk that answers", "a stale handle", "mount it again, and repeat"
     ),
