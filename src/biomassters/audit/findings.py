@@ -53,7 +53,7 @@ def list_findings(facts: SplitFacts) -> list[Finding]:
             f"One SWIR value over {BLOCK_SHARE:.0%} of the chip, in one piece",
             *("images", facts.block_images),
         ),
-        ("s1_zero", "S1 of exactly 0.00 dB", "values", facts["s1_zero"]),
+        ("s1_zero", "S1 of exactly 0 dB", "values", facts["s1_zero"]),
         ("s1_outside", f"S1 below {low:.0f} or above {high:.0f} dB", "values", facts["s1_outside"]),
         ("negative_target", "AGBM below 0 t/ha", "pixels", facts["agbm_negative"]),
         (

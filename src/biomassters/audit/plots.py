@@ -95,7 +95,7 @@ def _defect_rows(facts: SplitFacts) -> dict[str, NDArray[np.float64]]:
     for title, name in (
         ("S2: CLP unknown", "s2_nodata"),
         (f"S2: CLP over {CLOUDY_CLP}, cloudy", "s2_cloudy"),
-        ("S2: reflectance 0 in all bands", "s2_zero"),
+        ("S2: without reflectance", "s2_zero"),
     ):
         rows[title] = _share_of_images(facts[name], facts.s2_present, facts.pixels)
     return rows

@@ -89,7 +89,7 @@ AUDIT_FACTS: Final = tuple(
     ArrayLayout(name, dtype, ("chip", *dimensions), {"long_name": text, **units})
     for name, dtype, dimensions, text, units in (
         ("s1_nodata", "int32", ("month", "s1_band"), "nodata pixels", {}),
-        ("s1_zero", "int32", ("month", "s1_band"), "pixels of 0.00 dB", {}),
+        ("s1_zero", "int32", ("month", "s1_band"), "pixels of exactly 0 dB", {}),
         ("s1_outside", "int32", ("month", "s1_band"), "pixels outside the physical range", {}),
         ("s2_nodata", "int32", ("month",), "pixels without cloud probability", {}),
         ("s2_cloudy", "int32", ("month",), "pixels of a cloud probability over 50 %", {}),
