@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from biomassters.batches.distributed import ALONE
 from biomassters.batches.order import StoreOrder
@@ -170,6 +171,9 @@ def draw(curves: dict[int, dict[str, Curve]]) -> Figure:
             means = [mean for mean, _ in of_seed[name]]
             axis.plot(range(1, len(means) + 1), means, label=f"seed {seed}")
         axis.set(title=name, xlabel="epoch", yscale="log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("validation chip RMSE, t/ha")
     axes[1].legend()
