@@ -54,7 +54,7 @@ FILE = "expected a file, got a folder, at {}; move the folder away"
         ("fingerprint", "dvc.yaml", put_folder, FILE),
         ("fetch train", "params.yaml", put_folder, FILE),
         ("fetch train", "params.yaml", put_utf16, "expected UTF-8 in {}, got another encoding"),
-        ("fetch train", "data", put_file, FOLDER),
+        ("fetch train", "data", put_file, "expected a folder that holds features_metadata.csv,"),
         ("fetch train", "chips", put_file, FOLDER),
         ("fetch train", "metrics/fetch", put_file, FOLDER),
         ("band_statistics", "statistics.json", put_folder, FILE),

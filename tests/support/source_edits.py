@@ -63,9 +63,7 @@ COSMETIC = {
 
 MEANING = {
     "a constant": Edit(LOSSES, "1e-8", "1e-7", TRAINING),
-    "a constant of the simulator": Edit(
-        "biomassters/simulator/s2.py", "8400, 8000", "8500, 8000", ALL
-    ),
+    "a constant of the simulator": Edit("biomassters/simulator/s2.py", "18000.0", "18500.0", ALL),
     "a text that is a value": Edit("biomassters/prediction/maps.py", '"t/ha"', '"Mg/ha"', TRAINING),
     "a default": Edit(
         "biomassters/training/engine.py",

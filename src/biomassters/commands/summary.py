@@ -44,10 +44,11 @@ def _tabulate(evaluation: dict[str, Any], folder: Path) -> list[str]:
             continue
         title = "test" if name == "test" else f"validation {name}"
         lines.append(_format_row(f"{title}, model", scores["model"]))
+        chip_rmse = scores["model"]["chip_rmse"]
         if "baseline" not in scores:  # there are no train chips
             continue
         lines.append(_format_row(f"{title}, training mean", scores["baseline"]))
-        better = 1 - scores["model"]["chip_rmse"] / scores["baseline"]["chip_rmse"]
+        better = 1 - chip_rmse / scores["baseline"]["chip_rmse"]
         side = "below" if better >= 0 else "above"
         lines.append(
             f"{'':{TITLE_WIDTH}}the model's chip RMSE is {abs(better):.0%} {side} the training"

@@ -73,7 +73,7 @@ def find_files(folder: Path) -> dict[Table, Path]:
         got = "a file" if folder.exists() else "nothing"
         raise CatalogueError(
             f"expected a folder that holds {name_file('features')}, got {got}, at {folder};"
-            " name the folder of your catalogue"
+            " a catalogue is a folder of CSV files"
         )
     found: dict[Table, Path] = {}
     for path in sorted(filter(is_catalogue_file, folder.iterdir())):
