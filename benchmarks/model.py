@@ -20,7 +20,7 @@ from biomassters.batches.reading import Batch
 from biomassters.batches.symmetries import FLIPS
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import place_model
-from biomassters.model.fusing import fuse_model
+from biomassters.prediction.engines import Predictor, choose_engine
 from biomassters.prediction.inference import predict_views
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.kept_weights import AverageWeights
@@ -79,11 +79,16 @@ def measure_prediction(options: argparse.Namespace, model: BiomassModel, n_chips
         placed = place_model(copy.deepcopy(model), options.device).eval()
         if compiled:
             placed.compile_network()
-        fast = fuse_model(placed, precision)
-        mode = "compiled" if compiled else "eager"
-        calls[precision, mode, 1] = make_call([fast], batch, IDENTITY, precision)
+        # What `predict.engine: auto` takes: OpenVINO on a CPU.
+        predictor = (
+            placed
+            if compiled
+            else choose_engine(placed, "auto", precision=precision, chip_size=options.chip_size)
+        )
+        mode = "compiled" if compiled else "eager" if predictor is placed else "openvino"
+        calls[precision, mode, 1] = make_call([predictor], batch, IDENTITY, precision)
         if not options.quick:
-            calls[precision, mode, len(FLIPS)] = make_call([fast], batch, FLIPS, precision)
+            calls[precision, mode, len(FLIPS)] = make_call([predictor], batch, FLIPS, precision)
     named = {str(key): call for key, call in calls.items()}
     times = time_in_turns(named, options.seconds, options.device, options.clock)
     slow = median(times[str(("fp32", "plain", 1))])
@@ -101,7 +106,7 @@ def measure_prediction(options: argparse.Namespace, model: BiomassModel, n_chips
 
 
 def make_call(
-    models: list[BiomassModel], batch: Batch, views: tuple[int, ...], precision: str
+    models: list[Predictor], batch: Batch, views: tuple[int, ...], precision: str
 ) -> Callable[[], Any]:
     """Return a prediction to be timed."""
     return lambda: predict_views(models, batch, views, precision)

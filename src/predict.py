@@ -15,6 +15,7 @@ from biomassters.model.trial import try_prediction
 from biomassters.model.weights import load_model
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
+from biomassters.prediction.engines import choose_engine, describe_engine
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.ending import run_script
@@ -56,12 +57,18 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
     for path, model in zip(paths, models, strict=True):
         try_prediction(model, store.chip_size, precision=params.precision, where=str(path))
+    predictors = [
+        choose_engine(model, params.engine, precision=params.precision, chip_size=store.chip_size)
+        for model in models
+    ]
+    if processes.is_first:
+        print(f"{params.precision}, by {', '.join(map(describe_engine, predictors))}")
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}
     order = StoreOrder(
         range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size
     )
     for index, prediction, _ in predict_batches(
-        models,
+        predictors,
         open_batches(store, order),
         views(params.tta),
         precision=params.precision,

@@ -31,7 +31,7 @@ def summarise(workspace: Workspace) -> str:
 def import_weights(workspace: Workspace) -> None:
     path = workspace.folder / "models/imported/tiny.safetensors"
     save_weights(path, build_tiny_model(), {"cleaning": "none"})
-    workspace.set_params({"predict.models": "imported"})
+    workspace.set_params({"predict.models": "imported", "predict.engine": "auto"})
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,11 @@ class BiomassModel(nn.Module):
             architecture=architecture, normalisation=BandNormalisation(offset=blank, scale=blank)
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where its numbers lie."""
+        return self.target_scale.device
+
     def freeze_encoder(self, frozen: bool) -> None:
         """Keep the encoder as it is, whatever is trained, or let it learn; see `Encoder.freeze`."""
         self.network.encoder.freeze(frozen)
@@ -153,10 +158,16 @@ class BiomassModel(nn.Module):
             ignored: Months that are neither encoded nor get any weight, (B, T) bool, on any device
                 (on the CPU, it makes no GPU wait); None: no month is ignored.
         """
-        output: Tensor = self.network(images, ignored)
-        return output.squeeze(1).float() * self.target_scale + self.target_offset
+        return self._scale_output(self.network(images, ignored))
 
     def forward(self, images: Tensor, ignored: Tensor | None = None) -> Tensor:
         """Return the prediction, (B, H, W) float32, t/ha; see `predict_scaled`."""
-        scaled = self.predict_scaled(images, ignored)
+        return self.finish(self.network(images, ignored))
+
+    def finish(self, output: Tensor) -> Tensor:
+        """Return AGBM, (B, H, W) float32, t/ha, of what the network put out, (B, 1, H, W)."""
+        scaled = self._scale_output(output)
         return target_scaling.unscale_prediction(self.architecture.target_scaling, scaled)
+
+    def _scale_output(self, output: Tensor) -> Tensor:
+        return output.squeeze(1).float() * self.target_scale + self.target_offset

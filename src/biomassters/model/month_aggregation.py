@@ -54,6 +54,19 @@ class MonthAttention(nn.Module):
         merged: Tensor = _WeightedSum.apply(weights, _spread_features(features, kept, 0))
         return merged
 
+    def merge_months(self, features: Tensor, months: Tensor) -> Tensor:
+        """Return the weighted mean over the kept months of one chip, (1, C, H, W).
+
+        Args:
+            features: (M, C, H, W).
+            months: Which months these are, (M,) int64.
+        """
+        pixels = features.permute(0, 2, 3, 1)
+        if self.month_encoding is not None:
+            pixels = pixels + self.month_encoding[months][:, None, None]
+        weights: Tensor = self.attn(pixels).softmax(dim=0).permute(0, 3, 1, 2)  # (M, 1, H, W)
+        return (weights * features).sum(dim=0, keepdim=True)
+
     def weigh_months(self, features: Tensor, kept: KeptMonths) -> Tensor:
         """Return each month's weight, (B, T, H, W) float32: 0...1, of sum 1 over the months."""
         # (M, C, H, W) -> (M, H, W, C): a view, and contiguous where C is the fastest axis.
@@ -76,6 +89,10 @@ class MonthMean(nn.Module):
         # (B, H, W, C) -> (B, C, H, W)
         return (pixels.sum(dim=1) / n_kept[:, None, None, None]).permute(0, 3, 1, 2)
 
+    def merge_months(self, features: Tensor, months: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the mean over the kept months of one chip; see `MonthAttention.merge_months`."""
+        return features.mean(dim=0, keepdim=True)
+
 
 class MonthMaximum(nn.Module):
     """Reduce the months of a feature level to their maximum, channel by channel."""
@@ -85,6 +102,10 @@ class MonthMaximum(nn.Module):
         lowest = torch.finfo(features.dtype).min
         pixels = kept.spread(features.permute(0, 2, 3, 1), lowest)  # (B, T, H, W, C)
         return pixels.amax(dim=1).permute(0, 3, 1, 2)
+
+    def merge_months(self, features: Tensor, months: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the maximum over the kept months; see `MonthAttention.merge_months`."""
+        return features.amax(dim=0, keepdim=True)
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -27,6 +27,7 @@ MissingMonthsName: TypeAlias = Literal["zero", "nearest", "mask"]
 LossName: TypeAlias = Literal["rmse", "huber", "mse", "mae_ssim"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 ViewsName: TypeAlias = Literal["none", "flips", "dihedral"]
+EngineName: TypeAlias = Literal["auto", "torch", "openvino"]
 
 
 class Section(BaseModel):
@@ -270,12 +271,15 @@ class PredictParams(PredictedModels, extra="forbid"):
         clamp: Raise negative predictions to 0 t/ha.
         batch_size: Chips a forward pass.
         precision: Arithmetic of the forward pass.
+        engine: What computes it: `torch`, or `openvino`, which is faster on a CPU; `auto` is
+            OpenVINO where the model is on a CPU that has the arithmetic.
     """
 
     tta: ViewsName
     clamp: bool
     batch_size: int = Field(gt=0)
     precision: Precision
+    engine: EngineName
 
 
 class Params(Section):

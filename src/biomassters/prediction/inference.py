@@ -12,9 +12,8 @@ from tqdm import tqdm
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.reading import Batch, Batches, prefetch
-from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import autocast
-from biomassters.model.fusing import fuse_model
+from biomassters.prediction.engines import Predictor
 
 Prediction = npt.NDArray[np.float32]
 
@@ -34,7 +33,7 @@ class PredictedBatch(NamedTuple):
 
 @torch.inference_mode()
 def predict_view_sets(
-    models: Sequence[BiomassModel], batch: Batch, view_sets: ViewSets, precision: str
+    models: Sequence[Predictor], batch: Batch, view_sets: ViewSets, precision: str
 ) -> dict[str, Tensor]:
     """Predict a batch: for each set of views, the plain average over models and its views.
 
@@ -64,14 +63,14 @@ def predict_view_sets(
 
 
 def predict_views(
-    models: Sequence[BiomassModel], batch: Batch, views: Sequence[int], precision: str
+    models: Sequence[Predictor], batch: Batch, views: Sequence[int], precision: str
 ) -> Tensor:
     """Predict a batch with one set of views; see `predict_view_sets`."""
     return predict_view_sets(models, batch, {_ONLY: views}, precision)[_ONLY]
 
 
 def predict_batches(
-    models: Sequence[BiomassModel],
+    models: Sequence[Predictor],
     batches: Batches,
     views: Sequence[int],
     *,
@@ -104,7 +103,7 @@ def predict_batches(
 
 
 def predict_own_batches(
-    models: Sequence[BiomassModel],
+    models: Sequence[Predictor],
     batches: Batches,
     view_sets: ViewSets,
     precision: str,
@@ -119,11 +118,11 @@ def predict_own_batches(
         view_sets: Symmetries by name.
         precision: Arithmetic of the forward pass.
     """
-    device = next(models[0].parameters()).device
-    fast_models = [fuse_model(model.eval(), precision) for model in models]
+    for model in models:
+        model.eval()
     waiting: _OnTheWay | None = None
-    for batch in prefetch(batches, device):
-        predictions = predict_view_sets(fast_models, batch, view_sets, precision)
+    for batch in prefetch(batches, models[0].device):
+        predictions = predict_view_sets(models, batch, view_sets, precision)
         following = _OnTheWay(batch, predictions)
         if waiting is not None:
             yield waiting.arrive()
