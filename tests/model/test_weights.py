@@ -130,7 +130,7 @@ def test_prediction_refuses_a_model_of_otherwise_cleaned_chips(
     save_weights(Path("models/imported/winner.safetensors"), model, {CLEANING_KEY: "winner"})
     script = read_script("predict")
     predict = PredictParams(
-        models="imported", tta="none", clamp=True, batch_size=1, precision="fp32"
+        models="imported", tta="none", clamp=True, batch_size=1, engine="torch", precision="fp32"
     )
     with pytest.raises(ModelError, match="set cleaning to winner"):
         script.predict_chips(script.Params(cleaning="none", predict=predict), ALONE)

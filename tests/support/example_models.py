@@ -46,6 +46,11 @@ class Pixelwise(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale))
 
+    @property
+    def device(self) -> torch.device:
+        """Where its number lies."""
+        return self.scale.device
+
     def normalise(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:  # noqa: ARG002
         """Return backscatter, (B, T, 4, H, W), dB."""
         return s1.float() * 0.01

@@ -98,7 +98,9 @@ def test_prediction_refuses_weights_that_do_not_run_at_the_chips_size(
     path = Path("models/final/final.safetensors")
     save_weights(path, build_tiny_model(backbone="test_coatnet"), {})
     script = read_script("predict")
-    predict = PredictParams(models="final", tta="none", clamp=True, batch_size=1, precision="fp32")
+    predict = PredictParams(
+        models="final", tta="none", clamp=True, batch_size=1, engine="torch", precision="fp32"
+    )
     with pytest.raises(ModelError, match=f"32 pixels .* at {path}; choose"):
         script.predict_chips(script.Params(cleaning="none", predict=predict), ALONE)
     assert not (tmp_path / "predictions").exists()

@@ -9,10 +9,10 @@ do not depend on the number of threads either (tested).
 """
 
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -138,13 +138,25 @@ def _find_obstacle(on_cpu: bool, precision: str) -> str | None:
     return None
 
 
-def _import_openvino() -> Any:
-    """Import OpenVINO, which is not cheap, without the part that tells its makers of it.
+class _SilentTelemetry:
+    """Takes the place of what would tell OpenVINO's makers of each import and conversion."""
 
-    Unasked, it would send them a word at each import and each conversion. As if that part were not
-    installed, it goes without.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Start nothing."""
+
+    def ignore(self, *_: Any, **__: Any) -> None:
+        """Send nothing."""
+
+    start_session = end_session = send_event = send_error = send_stack_trace = ignore
+    force_shutdown = ignore
+
+
+def _import_openvino() -> Any:
+    """Import OpenVINO, which is not cheap, without its telemetry, which is on unless told."""
+    with suppress(ImportError):  # a version that has none
+        import openvino_telemetry
+
+        openvino_telemetry.Telemetry = _SilentTelemetry
     import openvino
 
     return openvino
