@@ -4,6 +4,15 @@ Each message is one line: *expected X, got Y, at WHERE; do Z*, where WHERE is a 
 a key of params.yaml. A script prints it without a traceback and exits with code 1.
 """
 
+from collections.abc import Collection
+
+
+def name_few(names: Collection[str], most: int = 5) -> str:
+    """Return the first names of many, for a message, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
 
 class BiomasstersError(Exception):
     """Any condition that the user, not the programmer, can mend."""

@@ -79,7 +79,7 @@ def test_openvino_predicts_what_torch_does_whatever_months_are_ignored(
 
 
 @pytest.mark.skipif(
-    engines._find_obstacle(True, "bf16") is not None, reason="a CPU without bfloat16"
+    engines._find_obstacle(torch.device("cpu"), "bf16") is not None, reason="a CPU without bfloat16"
 )
 def test_openvino_in_bf16_is_near_torch_in_fp32(model: BiomassModel) -> None:
     converted = OpenVinoModel(model, precision="bf16", chip_size=32)

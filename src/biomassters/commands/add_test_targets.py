@@ -25,7 +25,7 @@ from biomassters.dataset.files import (
     FileRecord,
     target_filename,
 )
-from biomassters.errors import CatalogueError, ChipDataError, SourceError
+from biomassters.errors import CatalogueError, ChipDataError, SourceError, name_few
 from biomassters.packing.bad_files import describe_bad_files
 from biomassters.processes.writing import write_whole
 from biomassters.sources.archives.archive_source import ArchiveSource
@@ -33,8 +33,6 @@ from biomassters.sources.folder_source import FolderSource, list_places
 from biomassters.sources.source import MeasuringSource
 
 HUB: Final = "hub"
-NAMES_SHOWN: Final = 5
-"""Absent targets that an error names."""
 
 
 def add_test_targets(folder: Path, place: str, *, partly: bool = False) -> str:
@@ -135,9 +133,8 @@ def _describe(source: MeasuringSource, chips: Sequence[ChipRecord]) -> Iterator[
 
 
 def _refuse_absent(absent: Sequence[str], n_chips: int, place: str) -> CatalogueError:
-    names = ", ".join(map(target_filename, absent[:NAMES_SHOWN]))
-    more = f" and {len(absent) - NAMES_SHOWN} more" if len(absent) > NAMES_SHOWN else ""
+    names = name_few([target_filename(chip_id) for chip_id in absent])
     return CatalogueError(
         f"expected a target of each of the {n_chips} test chips, got none for {len(absent)}"
-        f" ({names}{more}), at {place}; add them, or say --partly to leave these chips without one"
+        f" ({names}), at {place}; add them, or say --partly to leave these chips without one"
     )

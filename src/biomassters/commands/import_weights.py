@@ -20,17 +20,13 @@ from torch import Tensor
 from biomassters.commands.backbone_search import count_differences, rank_backbones
 from biomassters.commands.legacy_archive import open_archive
 from biomassters.commands.published_weights import FoundWeights, find_weights, list_payload, refuse
-from biomassters.commands.tensor_differences import (
-    describe_differences,
-    name_few,
-    show,
-)
+from biomassters.commands.tensor_differences import describe_differences, show
 from biomassters.commands.torch_archive import StoredTensor
-from biomassters.errors import ModelError
+from biomassters.errors import ModelError, name_few
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.normalisation import BandNormalisation
-from biomassters.model.weights import TensorKinds, describe_tensors, save_weights
+from biomassters.model.weights import N_NAMED, TensorKinds, describe_tensors, save_weights
 from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params.sections import Architecture
 from biomassters.statistics.figures import publish_normalisation
@@ -100,7 +96,7 @@ def _warn_of_payload(names: list[str], source: Path) -> None:
         log.warning(
             "expected weights alone, got %s beside them, at %s; it was not imported, not executed,"
             " and is not in the new file",
-            name_few(show(name).replace(" ", ".") for name in names),
+            name_few([show(name).replace(" ", ".") for name in names], N_NAMED),
             source,
         )
 
@@ -192,7 +188,7 @@ def _read_decoder_channels(tensors: Mapping[str, StoredTensor], source: Path) ->
         first, second = (f"decoder.blocks.{block}.conv{n}.0.weight" for n in (1, 2))
         present = [name for name in (first, second) if name in tensors]
         if not present or len(tensors[present[0]].shape) != 4 or 0 in tensors[present[0]].shape:
-            names = f" ({name_few(map(show, tensors))})" if tensors else ""
+            names = f" ({name_few([*map(show, tensors)], N_NAMED)})" if tensors else ""
             raise refuse(f"{len(tensors)} tensors{names} without {first}", source)
         channels.append(tensors[present[0]].shape[0])
     return tuple(channels)
@@ -227,7 +223,7 @@ def _find_backbone(found: FoundWeights, source: Path) -> str:
         return ranked[0][1]
     raise ModelError(
         f"expected a checkpoint that names a backbone of timm, got {found.backbone!r} and the"
-        f" shapes of {name_few(fitting) or 'none'}, at {source};"
+        f" shapes of {name_few(fitting, N_NAMED) or 'none'}, at {source};"
         " give its backbone by --backbone NAME"
     )
 

@@ -1,41 +1,27 @@
 """How the tensors of a file differ from those that a network has, in words."""
 
-from collections.abc import Iterable
 from typing import Final
 
 import torch
 
-from biomassters.model.weights import TensorKinds
+from biomassters.errors import name_few
+from biomassters.model.weights import N_NAMED, TensorKinds, find_differences
 
-N_NAMED: Final = 3
-"""Names that an error or warning gives of many."""
 LONGEST_NAME: Final = 80
 
 
 def describe_differences(expected: TensorKinds, got: TensorKinds) -> str:
     """Return what differs, with the first few names of each kind of difference; "" = nothing."""
-    names = expected.keys() | got.keys()
-    differing = sorted(name for name in names if expected.get(name) != got.get(name))
-    missing = [show(name) for name in differing if name not in got]
-    unknown = [show(name) for name in differing if name not in expected]
-    others = [
-        f"{show(name)}: expected {_describe(*expected[name])}, got {_describe(*got[name])}"
-        for name in differing
-        if name in got and name in expected
-    ]
-    findings = {"missing": missing, "unknown": unknown, "of another shape or type": others}
+
+    def describe(name: str) -> str:
+        if name not in expected or name not in got:
+            return show(name)
+        return f"{show(name)}: expected {_describe(*expected[name])}, got {_describe(*got[name])}"
+
     return "; ".join(
-        f"{len(names)} {finding} ({name_few(names)})"
-        for finding, names in findings.items()
-        if names
+        f"{len(names)} {finding} ({name_few([*map(describe, names)], N_NAMED)})"
+        for finding, names in find_differences(expected, got).items()
     )
-
-
-def name_few(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - N_NAMED} more" if len(listed) > N_NAMED else ""
-    return ", ".join(listed[:N_NAMED]) + more
 
 
 def show(name: str) -> str:

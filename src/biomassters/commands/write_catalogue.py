@@ -2,9 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from tqdm import tqdm
 
@@ -16,27 +16,15 @@ from biomassters.dataset.catalogue import (
     targets_file,
 )
 from biomassters.dataset.catalogue_files import find_files
-from biomassters.dataset.catalogue_rows import feature_row, format_table, target_row
+from biomassters.dataset.catalogue_rows import feature_rows, format_table, target_row
 from biomassters.dataset.files import SPLITS, Split, feature_filename, target_filename
-from biomassters.errors import CatalogueError
+from biomassters.errors import CatalogueError, name_few
 from biomassters.processes.writing import write_whole
 from biomassters.store.bands import N_MONTHS
 
+_Chips: TypeAlias = Mapping[str, Mapping[str, Path]]
+"""The files of each chip by name."""
 _NAME: Final = re.compile(r"(.+)_(?:(S[12])_([0-9]{2})|agbm)\.tif", re.ASCII)
-SHOWN: Final = 5
-"""Files or chips that an error names."""
-
-
-class _Found(NamedTuple):
-    """A chip's files.
-
-    Attributes:
-        features: By sensor and month.
-        target: None = there is none.
-    """
-
-    features: dict[tuple[str, int], Path]
-    target: list[Path]
 
 
 def write_catalogue(folder: Path) -> str:
@@ -61,7 +49,7 @@ def write_catalogue(folder: Path) -> str:
             f"expected a folder without a catalogue, got {names}, at {folder};"
             " remove it to describe the files anew"
         )
-    chips: dict[Split, Mapping[str, _Found]] = {split: _find(folder, split) for split in SPLITS}
+    chips: dict[Split, _Chips] = {split: _find(folder, split) for split in SPLITS}
     if not any(chips.values()):
         raise CatalogueError(
             f"expected chips in train_features or test_features, got none, at {folder};"
@@ -69,17 +57,14 @@ def write_catalogue(folder: Path) -> str:
         )
     if twice := sorted(set(chips["train"]) & set(chips["test"])):
         raise _refuse("each chip in one split", twice, folder, "move or rename it")
-    features, targets = [], {}
+    features: list[list[str]] = []
+    targets: dict[Split, list[list[str]]] = {split: [] for split in SPLITS}
     for split, of_split in chips.items():
-        progress = tqdm(sorted(of_split.items()), desc=split, unit="chip", disable=None)
-        rows = []
-        for chip_id, found in progress:
-            features += [
-                feature_row(split, chip_id, *place, path.read_bytes())
-                for place, path in sorted(found.features.items())
-            ]
-            rows += [target_row(chip_id, path.read_bytes()) for path in found.target]
-        targets[split] = rows
+        for chip_id, paths in tqdm(sorted(of_split.items()), split, unit="chip", disable=None):
+            files = {name: path.read_bytes() for name, path in paths.items()}
+            features += feature_rows(split, chip_id, files)
+            if (target := files.get(target_filename(chip_id))) is not None:
+                targets[split].append(target_row(chip_id, target))
     for split, rows in targets.items():
         if rows:
             write_whole(folder / targets_file(split), format_table(TARGET_COLUMNS, rows))
@@ -92,46 +77,46 @@ def write_catalogue(folder: Path) -> str:
     )
 
 
-def _find(folder: Path, split: Split) -> dict[str, _Found]:
-    """Return the chips of a split, each with all files that it must have."""
-    chips: dict[str, _Found] = defaultdict(lambda: _Found({}, []))
+def _find(folder: Path, split: Split) -> _Chips:
+    """Return the files of each chip of a split by name, all that it must have among them."""
+    chips: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for kind in ("features", "agbm"):
         for path in _list(folder / f"{split}_{kind}"):
-            match = _NAME.fullmatch(path.name)
-            if match is None or not is_chip_id(match[1]) or (match[2] is None) != (kind == "agbm"):
+            chip_id = _tell_chip(path.name, kind)
+            if chip_id is None:
                 others.append(path.name)
-            elif match[2] is None:
-                chips[match[1]].target.append(path)
-            elif int(match[3]) < N_MONTHS:
-                chips[match[1]].features[match[2], int(match[3])] = path
             else:
-                others.append(path.name)
-    example = f"{feature_filename('CHIP', 'S1', 0)}, ..., {target_filename('CHIP')}"
+                chips[chip_id][path.name] = path
     if others:
+        example = f"{feature_filename('CHIP', 'S1', 0)}, ..., {target_filename('CHIP')}"
         raise _refuse(f"files named {example} alone", others, folder, "move or rename them")
-    lacking = [
-        feature_filename(chip_id, "S1", month)
-        for chip_id, found in sorted(chips.items())
-        for month in range(N_MONTHS)
-        if ("S1", month) not in found.features
-    ]
+    lacking = _list_lacking(
+        chips, lambda chip: [feature_filename(chip, "S1", month) for month in range(N_MONTHS)]
+    )
     if lacking:
-        raise _refuse(
-            f"an S1 file for each of the {N_MONTHS} months in {split}_features",
-            [f"no {name}" for name in lacking],
-            folder,
-            "write it, with -9999 where there is no backscatter, or remove the chip",
-        )
-    if split == "train":
-        without = [
-            target_filename(chip) for chip, found in sorted(chips.items()) if not found.target
-        ]
-        if without:
-            remedy = "add it, or move the chip to test_features"
-            absent = [f"no {name}" for name in without]
-            raise _refuse("a target of each train chip in train_agbm", absent, folder, remedy)
+        expected = f"an S1 file for each of the {N_MONTHS} months in {split}_features"
+        remedy = "write it, with -9999 where there is no backscatter, or remove the chip"
+        raise _refuse(expected, lacking, folder, remedy)
+    lacking = _list_lacking(chips, lambda chip: [target_filename(chip)])
+    if lacking and split == "train":
+        remedy = "add it, or move the chip to test_features"
+        raise _refuse("a target of each train chip in train_agbm", lacking, folder, remedy)
     return dict(chips)
+
+
+def _tell_chip(name: str, kind: str) -> str | None:
+    """Return the chip whose feature file, or target of the kind `agbm`, is called so."""
+    match = _NAME.fullmatch(name)
+    if match is None or not is_chip_id(match[1]) or (match[2] is None) != (kind == "agbm"):
+        return None
+    return None if match[3] is not None and int(match[3]) >= N_MONTHS else match[1]
+
+
+def _list_lacking(chips: _Chips, name_files: Callable[[str], list[str]]) -> list[str]:
+    """Return which of the files that a chip's name asks for are not there."""
+    wanted = [(chip_id, name) for chip_id in sorted(chips) for name in name_files(chip_id)]
+    return [f"no {name}" for chip_id, name in wanted if name not in chips[chip_id]]
 
 
 def _list(folder: Path) -> Iterable[Path]:
@@ -142,6 +127,4 @@ def _list(folder: Path) -> Iterable[Path]:
 
 
 def _refuse(expected: str, got: list[str], folder: Path, remedy: str) -> CatalogueError:
-    shown = ", ".join(got[:SHOWN])
-    more = f" and {len(got) - SHOWN} more" if len(got) > SHOWN else ""
-    return CatalogueError(f"expected {expected}, got {shown}{more}, at {folder}; {remedy}")
+    return CatalogueError(f"expected {expected}, got {name_few(got)}, at {folder}; {remedy}")

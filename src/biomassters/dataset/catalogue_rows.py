@@ -2,29 +2,30 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from biomassters.dataset.catalogue import ADDRESS_COLUMNS
-from biomassters.dataset.files import Split, feature_filename, posix_cksum, target_filename
+from biomassters.dataset.files import (
+    ChipFiles,
+    Split,
+    feature_filename,
+    posix_cksum,
+    target_filename,
+)
 from biomassters.store.bands import MONTHS
 
 _NO_ADDRESSES: Final = [""] * len(ADDRESS_COLUMNS)
 
 
-def feature_row(split: Split, chip_id: str, sensor: str, month: int, data: bytes) -> list[str]:
-    """Return the row of `FEATURE_COLUMNS` of a feature file.
-
-    Args:
-        split: Its chip's.
-        chip_id: Its chip.
-        sensor: S1 or S2.
-        month: 0 = September.
-        data: The file's bytes.
-    """
-    filename = feature_filename(chip_id, sensor, month)
-    names = [filename, chip_id, sensor, split, MONTHS[month]]
-    return [*names, *_describe(data), target_filename(chip_id)]
+def feature_rows(split: Split, chip_id: str, files: ChipFiles) -> Iterator[list[str]]:
+    """Yield the rows of `FEATURE_COLUMNS` of a chip's feature files, those that there are."""
+    for sensor in ("S1", "S2"):
+        for month, month_name in enumerate(MONTHS):
+            filename = feature_filename(chip_id, sensor, month)
+            if filename in files:
+                names = [filename, chip_id, sensor, split, month_name]
+                yield [*names, *_describe(files[filename]), target_filename(chip_id)]
 
 
 def target_row(chip_id: str, data: bytes) -> list[str]:

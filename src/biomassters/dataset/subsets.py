@@ -2,15 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
 
 from biomassters.dataset.catalogue import Catalogue
 from biomassters.dataset.files import SPLITS, ChipRecord, Split
-from biomassters.errors import ParamsError
+from biomassters.errors import ParamsError, name_few
 from biomassters.params.sections import SubsetParams
-
-MAX_LISTED: Final = 5
-"""Unknown chips that an error names."""
 
 
 def select_subset(catalogue: Catalogue, split: Split, subset: SubsetParams) -> list[ChipRecord]:
@@ -37,9 +33,8 @@ def _select_by_id(catalogue: Catalogue, split: Split, wanted: frozenset[str]) ->
     chips = [chip for split in SPLITS for chip in catalogue.chips(split)]
     unknown = sorted(wanted - {chip.chip_id for chip in chips})
     if unknown:
-        more = f" and {len(unknown) - MAX_LISTED} more" if len(unknown) > MAX_LISTED else ""
         raise ParamsError(
-            f"expected chips of the catalogue, got {', '.join(unknown[:MAX_LISTED])}{more}, at"
+            f"expected chips of the catalogue, got {name_few(unknown)}, at"
             f" params.yaml: data.subset.chip_ids; write ids of {catalogue.folder}, in quotes"
         )
     return [chip for chip in catalogue.chips(split) if chip.chip_id in wanted]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from biomassters.errors import ChangedInputsError
+from biomassters.errors import ChangedInputsError, name_few
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.params.reading import PARAMS_FILE, find_value, read_document
 
@@ -29,9 +29,6 @@ DIGITS: Final = 16
 """Hex digits of a digest."""
 ABSENT: Final = "absent"
 """In place of a digest, and of the value of a param."""
-LISTED: Final = 5
-"""Changes that an error names."""
-
 _TEMPLATE: Final = re.compile(r"\$\{([^}]+)\}")
 _DVC_VARIABLE: Final = "DVC_STAGE"
 """DVC sets it for the commands that it runs."""
@@ -95,7 +92,7 @@ def hold_inputs(script: str, *, is_first: bool = True, **item: object) -> Iterat
         if changes:
             raise ChangedInputsError(
                 f"expected what {inputs.stage} read at its start, got a change of"
-                f" {_name_some(changes)}; put it back and repeat the command, which goes on from"
+                f" {name_few(changes)}; put it back and repeat the command, which goes on from"
                 " what is finished, or repeat it as it is, which runs anew with the change"
             )
 
@@ -155,7 +152,7 @@ def _hold_against_record(inputs: StageInputs) -> None:
     modules = [f"the module {name}" for name in _differing(recorded, inputs.code)]
     if modules:
         raise ChangedInputsError(
-            f"expected the code of {path}, got another meaning of {_name_some(modules)};"
+            f"expected the code of {path}, got another meaning of {name_few(modules)};"
             f" run `dvc repro {inputs.stage}` (without -s, which passes over its fingerprint)"
         )
 
@@ -163,11 +160,6 @@ def _hold_against_record(inputs: StageInputs) -> None:
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     keys = {**before, **now}
     return [key for key in keys if before.get(key, ABSENT) != now.get(key, ABSENT)]
-
-
-def _name_some(names: list[str]) -> str:
-    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + rest
 
 
 def _hash_content(path: Path) -> str:

@@ -108,7 +108,7 @@ def _make_chips(
     model: BiomassModel, n_chips: int, chip_size: int, n_months: int
 ) -> tuple[Tensor, Tensor]:
     """Return images of 0, (B, T, 15, H, W), and the months to ignore, all but the first ones."""
-    device = next(model.parameters()).device
+    device = model.device
     images = torch.zeros(n_chips, N_MONTHS, N_BANDS, chip_size, chip_size, device=device)
     ignored = torch.arange(N_MONTHS).expand(n_chips, -1) >= n_months
     return images, ignored
@@ -117,7 +117,7 @@ def _make_chips(
 @contextmanager
 def _left_as_it_is(model: BiomassModel) -> Iterator[None]:
     """Undo what a forward pass changes: running statistics, random generators, the mode."""
-    device = next(model.parameters()).device
+    device = model.device
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     was_training = model.training
     try:

@@ -143,8 +143,13 @@ def _check_cleaning(path: Path, trained: str, expected: str) -> None:
 
 
 def _check_tensors(path: Path, expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
-    findings = compare_tensors(describe_tensors(expected), describe_tensors(got))
-    if findings:
+    differences = find_differences(describe_tensors(expected), describe_tensors(got))
+    if differences:
+        findings = "; ".join(
+            f"{len(names)} {finding} ({', '.join(names[:N_NAMED])}"
+            f"{', ...' if len(names) > N_NAMED else ''})"
+            for finding, names in differences.items()
+        )
         raise ModelError(
             f"expected the {len(expected)} tensors of the architecture that the header names,"
             f" got {findings}, at {path}; write the file again with this version"
@@ -156,19 +161,16 @@ def describe_tensors(tensors: Mapping[str, Tensor]) -> TensorKinds:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
-def compare_tensors(expected: TensorKinds, got: TensorKinds) -> str:
-    """Return what differs between two sets of tensors, for an error; "" = nothing."""
-    differing = {name for name in expected.keys() & got.keys() if expected[name] != got[name]}
-    findings = [
-        *_name("missing", expected.keys() - got.keys()),
-        *_name("unknown", got.keys() - expected.keys()),
-        *_name("of another shape or type", differing),
-    ]
-    return "; ".join(findings)
-
-
-def _name(finding: str, names: set[str]) -> list[str]:
-    if not names:
-        return []
-    more = ", ..." if len(names) > N_NAMED else ""
-    return [f"{len(names)} {finding} ({', '.join(sorted(names)[:N_NAMED])}{more})"]
+def find_differences(expected: TensorKinds, got: TensorKinds) -> dict[str, list[str]]:
+    """Return the names of the tensors that differ, sorted, by what is wrong with them."""
+    differing = sorted(
+        name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)
+    )
+    findings = {
+        "missing": [name for name in differing if name not in got],
+        "unknown": [name for name in differing if name not in expected],
+        "of another shape or type": [
+            name for name in differing if name in expected and name in got
+        ],
+    }
+    return {finding: names for finding, names in findings.items() if names}

@@ -3,14 +3,14 @@
 Knows which type and shape each file must have, and how backscatter is rounded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.dataset.chip_tiffs import ChipRaster, decode_chip_tiff, read_plain_tiff
-from biomassters.dataset.declaration import follow_agbm, follow_s1, follow_s2
+from biomassters.dataset.declaration import Declaration, follow_agbm, follow_s1, follow_s2
 from biomassters.dataset.files import BadFile, ChipRecord, FileError, FileRecord, verify
 from biomassters.store.bands import (
     CLP,
@@ -85,19 +85,14 @@ def _decode_file(record: FileRecord, data: bytes, out: NDArray[Any]) -> Georefer
     verify(record, data)
     if out.dtype == S1.dtype:
         raster = _decode_tiff(data, np.float32, out.shape)
-        declared = raster.declared
-        store_backscatter(
-            raster.bands if declared is None else follow_s1(raster.bands, declared), out
-        )
+        store_backscatter(_in_units(raster, follow_s1), out)
     elif out.dtype == S2.dtype:
         raster = _decode_tiff(data, np.uint16, out.shape)
-        declared = raster.declared
-        out[:] = raster.bands if declared is None else follow_s2(raster.bands, declared)
+        out[:] = _in_units(raster, follow_s2)
         mark_missing_clouds(out)
     else:
         raster = _decode_tiff(data, np.float32, (1, *out.shape))
-        declared = raster.declared
-        [out[:]] = raster.bands if declared is None else follow_agbm(raster.bands, declared)
+        [out[:]] = _in_units(raster, follow_agbm)
         check_agbm(out)
     return raster.georeference
 
@@ -108,6 +103,13 @@ def _decode_tiff(data: bytes, dtype: type[Any], shape: tuple[int, ...]) -> ChipR
     if bands is not None:
         return ChipRaster(bands, NOWHERE)
     return decode_chip_tiff(data, n_bands=n_bands, dtype=dtype, chip_size=chip_size)
+
+
+def _in_units(
+    raster: ChipRaster, follow: Callable[[NDArray[Any], Declaration], NDArray[Any]]
+) -> NDArray[Any]:
+    """Return a file's values in the catalogue's units, by what it declares of them, if anything."""
+    return raster.bands if raster.declared is None else follow(raster.bands, raster.declared)
 
 
 def _locate_chip(places: Mapping[str, Georeference]) -> tuple[str, Georeference]:

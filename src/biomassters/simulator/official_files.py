@@ -1,7 +1,6 @@
 """Simulated chips as official files, and the catalogues that describe them."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +11,7 @@ from biomassters.dataset.catalogue import (
     targets_file,
 )
 from biomassters.dataset.catalogue_files import Home, name_file
-from biomassters.dataset.catalogue_rows import feature_row, format_table, target_row
+from biomassters.dataset.catalogue_rows import feature_rows, format_table, target_row
 from biomassters.dataset.chip_tiffs import encode_chip_tiff
 from biomassters.dataset.files import (
     ChipFiles,
@@ -107,21 +106,13 @@ def _write(
         targets: list[list[str]] = []
         for chip_id in tqdm(chip_ids, desc=split, unit="chip", disable=None):
             files = simulate_files(chip_id, chip_size)
-            features.extend(_feature_rows(split, chip_id, files))
+            features.extend(feature_rows(split, chip_id, files))
             targets.append(target_row(chip_id, files[target_filename(chip_id)]))
             if with_chips:
                 _write_files(folder, split, chip_id, files)
         if targets:
             write_whole(folder / targets_file(split, home), format_table(TARGET_COLUMNS, targets))
     write_whole(folder / name_file("features", home), format_table(FEATURE_COLUMNS, features))
-
-
-def _feature_rows(split: Split, chip_id: str, files: ChipFiles) -> Iterator[list[str]]:
-    for sensor in ("S1", "S2"):
-        for month in range(N_MONTHS):
-            data = files.get(feature_filename(chip_id, sensor, month))
-            if data is not None:
-                yield feature_row(split, chip_id, sensor, month, data)
 
 
 def _write_files(folder: Path, split: Split, chip_id: str, files: ChipFiles) -> None:

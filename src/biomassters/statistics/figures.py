@@ -149,7 +149,7 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
 
 def write_no_statistics(path: Path) -> None:
     """Write a statistics.json that says that there are no train chips."""
-    path.write_text(_NO_CHIPS, encoding="utf-8")
+    write_whole(path, _NO_CHIPS.encode())
 
 
 def _describe(error: ValidationError | UnicodeDecodeError) -> str:

@@ -101,7 +101,7 @@ class Trainer:
         self.validate = validate
         self.processes = processes
         self.chip_ids = store.chip_ids
-        self.device = next(model.parameters()).device
+        self.device = model.device
         optimisation = recipe.optimisation
         self.order = EpochOrder(
             indices,

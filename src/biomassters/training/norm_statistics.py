@@ -110,7 +110,7 @@ class TrainChips:
         self, model: BiomassModel, norms: Sequence[_BatchNorm], order: StoreOrder
     ) -> Tensor:
         """Return the mean over the passes of all processes of the norms' statistics, flat."""
-        device = next(model.parameters()).device
+        device = model.device
         total = torch.zeros_like(flatten_statistics(norms), dtype=torch.float64)
         n_passes = torch.zeros((), dtype=torch.float64, device=device)
         for batch in prefetch(open_batches(self.store, order), device):

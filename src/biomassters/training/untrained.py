@@ -9,6 +9,7 @@ from pathlib import Path
 
 from biomassters.batches.distributed import Processes
 from biomassters.model.weights import save_untrained
+from biomassters.processes.writing import write_whole
 
 
 def write_untrained(
@@ -32,6 +33,6 @@ def write_untrained(
         save_untrained(path)
     (recorded / "plots/metrics").mkdir(parents=True, exist_ok=True)
     text = json.dumps({"train_chips": 0}, indent=4)
-    (recorded / "metrics.json").write_text(f"{text}\n", encoding="utf-8")
+    write_whole(recorded / "metrics.json", f"{text}\n".encode())
     if predictions is not None:
         predictions.mkdir(parents=True, exist_ok=True)

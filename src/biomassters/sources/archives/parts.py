@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, NamedTuple
 
-from biomassters.errors import SourceError
+from biomassters.errors import SourceError, name_few
 
 ArchiveFormat = Literal["zip", "tar"]
 
@@ -253,8 +253,8 @@ def refuse_parts(path: Path, absent: list[str], found: Iterable[Path]) -> Source
     names = [part.name for part in found]
     return refuse(
         path,
-        f"all parts, also {_enumerate(absent)}",
-        f"only {_enumerate(names)}" if names else "none",
+        f"all parts, also {name_few(absent, _NAMES_SHOWN)}",
+        f"only {name_few(names, _NAMES_SHOWN)}" if names else "none",
         "download what is absent",
     )
 
@@ -290,9 +290,3 @@ def _sort_in(found: dict[Path, FoundParts], folder: Path, name: str) -> None:
     key = folder / f"{whole}/{suffix}" if kind == "numbered" else folder / whole
     parts = found.setdefault(key, FoundParts(folder / whole, archive_format))
     parts.add(folder / name, kind, number)
-
-
-def _enumerate(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
