@@ -30,7 +30,7 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import place_model
 from biomassters.packing.assembly import pack_split
 from biomassters.params.reading import read_params
-from biomassters.params.sections import Params
+from biomassters.params.whole import Params
 from biomassters.prediction.inference import predict_own_batches
 from biomassters.prediction.metrics import ErrorSums
 from biomassters.sources.synthetic_source import SyntheticSource

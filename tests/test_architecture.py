@@ -13,7 +13,8 @@ from repository_copy import ROOT, SRC
 LAYERS = (
     *("errors", "params", "processes", "fingerprint"),  # refuse, start and end
     *("store", "dataset", "simulator", "sources", "audit", "packing"),  # source -> store
-    *("statistics", "batches", "model", "prediction", "training", "evaluation"),  # store -> map
+    *("statistics", "batches", "model", "prediction", "training"),  # store -> map
+    *("evaluation",),  # how far to trust it
     *("commands", "__main__"),
 )
 """A module imports from its own package and from those before it."""
@@ -117,7 +118,8 @@ def test_functions_are_short() -> None:
 def test_no_file_is_long() -> None:
     lengths = {str(path): len(path.read_text().splitlines()) for path in PYTHON}
     assert {path: n for path, n in lengths.items() if n > 350} == {}
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 170
+    definition = (ROOT / "dvc.yaml").read_text()
+    assert len(definition.splitlines()) < 22 * definition.count("    cmd:")
 
 
 def test_no_folder_is_crowded() -> None:

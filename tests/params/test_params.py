@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 
 from biomassters.errors import ParamsError
 from biomassters.params.reading import read_document, read_params
-from biomassters.params.sections import Params, PredictParams, Section
+from biomassters.params.sections import PredictParams, Section
+from biomassters.params.whole import Params
 from repository_copy import ROOT, set_params
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))

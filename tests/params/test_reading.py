@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from biomassters.errors import ParamsError
 from biomassters.params.reading import check_fold, parse_fold, read_document, read_params
-from biomassters.params.sections import Params, SplitParams
+from biomassters.params.sections import SplitParams
+from biomassters.params.whole import Params
 from repository_copy import ROOT
 
 COMMITTED = (ROOT / "params.yaml").read_text()

@@ -12,7 +12,7 @@ from stage_scripts import read_script
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.fingerprint.records import hash_record
 from biomassters.params.reading import look_up, read_document
-from biomassters.params.sections import Params
+from biomassters.params.whole import Params
 from repository_copy import ROOT, SRC
 
 README = (ROOT / "README.md").read_text()

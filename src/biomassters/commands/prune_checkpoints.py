@@ -15,7 +15,7 @@ from biomassters.commands.dvc_calls import ask_dvc
 from biomassters.errors import BiomasstersError, BusyError
 from biomassters.fingerprint.stage_inputs import read_inputs
 from biomassters.params.reading import read_params
-from biomassters.params.sections import Params
+from biomassters.params.whole import Params
 from biomassters.processes.scratch import hold_folder, scratch_folder
 
 CHECKPOINTS: Final = re.compile(r"(train-\d+|finetune)-[0-9a-f]{16}")

@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from biomassters.errors import ParamsError
-from biomassters.params.sections import Params, SplitParams
+from biomassters.params.sections import SplitParams
+from biomassters.params.whole import Params
 
 PARAMS_FILE = Path("params.yaml")
 
