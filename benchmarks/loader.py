@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from biomassters.batches.order import StoreOrder
-from biomassters.batches.reading import Batch, Batches
+from biomassters.batches.reading import Batch, Batches, StoredChips
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.dataset.files import ChipRecord, target_filename
 from biomassters.model.normalisation import BandNormalisation
@@ -105,7 +105,9 @@ def prepare(chips: Path, folder: Path) -> tuple[list[ChipRecord], ChipStore]:
 def compare(chips: list[ChipRecord], folder: Path, store: ChipStore) -> float:
     """Return by how much the normalised tensors of the two ways differ at most."""
     largest = 0.0
-    for chip, batch in zip(chips, Batches(store, StoreOrder(range(len(chips)), 1), 0), strict=True):
+    for chip, batch in zip(
+        chips, Batches(StoredChips(store), StoreOrder(range(len(chips)), 1), 0), strict=True
+    ):
         images, target = read_tiffs(chip, folder)
         ours = normalise(batch)[0].numpy()
         largest = max(largest, float(np.abs(ours - images).max()))
@@ -153,7 +155,7 @@ def list_loaders(
         num_workers=n_workers,
         persistent_workers=True,
     )
-    batches = Batches(store, order, n_workers)
+    batches = Batches(StoredChips(store), order, n_workers)
     return {
         "TIFFs, normalised": lambda: exhaust(tiffs),
         "our store": lambda: exhaust(batches),

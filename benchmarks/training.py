@@ -10,15 +10,15 @@ memory, not from a disk.
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from biomassters.batches.order import StoreOrder
-from biomassters.batches.reading import Batch, open_batches
+from biomassters.batches.order import EpochOrder, StoreOrder
+from biomassters.batches.reading import open_batches
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.model.execution import place_model
 from biomassters.packing.assembly import pack_split
@@ -28,6 +28,7 @@ from biomassters.store.chips import ChipStore
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.kept_weights import AverageWeights
 from biomassters.training.optimisation import Schedule
+from biomassters.training.preparation import Prepared
 from measuring import (
     FORWARD_PASSES_A_STEP,
     Preset,
@@ -48,15 +49,15 @@ N_CHIPS = 8
 
 
 class Waiting:
-    """Batches, and how long each was waited for."""
+    """What opens batches, and how long each was waited for."""
 
-    def __init__(self, batches: Iterable[Batch]) -> None:
-        self.batches = batches
+    def __init__(self, open_batches: Callable[[EpochOrder], Iterator[Prepared]]) -> None:
+        self.open_batches = open_batches
         self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __call__(self, order: EpochOrder) -> Iterator[Prepared]:
         """Yield them, and count."""
-        iterator = iter(self.batches)
+        iterator = self.open_batches(order)
         while True:
             started = time.perf_counter()
             batch = next(iterator, None)
@@ -133,8 +134,8 @@ def measure_epoch(
         keeper=AverageWeights(first_epoch=0),
     )
     reset_peak(options.device)
-    waiting = Waiting(trainer.batches)
-    trainer.batches = waiting  # type: ignore[assignment]  # is only iterated over
+    waiting = Waiting(trainer.preparation.open_batches)
+    trainer.preparation.open_batches = waiting  # type: ignore[method-assign]
     bar = tqdm(disable=True)
     trainer._train_epoch(0, bar)
     waiting.seconds = 0.0

@@ -8,7 +8,14 @@ import torch
 from tiny_training import IDS, pack_chips
 
 from biomassters.batches.order import EpochOrder, StoreOrder
-from biomassters.batches.reading import Batch, Batches, open_batches, prefetch, send
+from biomassters.batches.reading import (
+    Batch,
+    Batches,
+    StoredChips,
+    open_batches,
+    prefetch,
+    send,
+)
 from biomassters.errors import ParamsError, StoreError
 from biomassters.store.chips import ChipStore
 from biomassters.store.cleaning import clean_chip
@@ -94,7 +101,7 @@ def test_no_more_is_read_ahead_than_two_batches_or_two_chips_a_thread(
                 asked.append(len(indices))
                 yield indices
 
-    batches = Batches(store, Noting([0, 1, 2] * 10, batch_size), n_threads=2)
+    batches = Batches(StoredChips(store), Noting([0, 1, 2] * 10, batch_size), n_threads=2)
     assert len(batches) == 30 // batch_size
     for n_taken, batch in enumerate(batches, start=1):
         assert batch.chip_index.shape == (batch_size,)
@@ -104,7 +111,7 @@ def test_no_more_is_read_ahead_than_two_batches_or_two_chips_a_thread(
 
 def test_threads_end_with_the_iteration_that_started_them(store: ChipStore) -> None:
     before = set(threading.enumerate())
-    iterator = iter(Batches(store, StoreOrder([0, 1, 2] * 10, 1), n_threads=2))
+    iterator = iter(Batches(StoredChips(store), StoreOrder([0, 1, 2] * 10, 1), n_threads=2))
     next(iterator)
     assert set(threading.enumerate()) - before
     del iterator

@@ -75,6 +75,21 @@ def test_nodata_of_a_band_is_zero_and_spares_the_others() -> None:
     assert images[0, 3, 4:, 1, 1].tolist() == pytest.approx([-3.0] * 10 + [-0.5])
 
 
+@pytest.mark.parametrize("name", ["minmax", "zscore", "percentile"])
+def test_months_one_by_one_are_the_batch_at_once_to_the_byte(name: str) -> None:
+    """What a GPU does at once, done by a CPU, and what a CPU does."""
+    random = np.random.default_rng(0)
+    s1 = torch.from_numpy(random.integers(-4000, 0, (2, 12, 4, 8, 8)).astype(np.int16))
+    s2 = torch.from_numpy(random.integers(0, 20000, (2, 12, 11, 8, 8)).astype(np.uint16))
+    s1[random.random(s1.shape) < 0.2] = -32768
+    s2.view(torch.int16)[torch.from_numpy(random.random(s2.shape) < 0.2)] = -1
+    present = torch.from_numpy(random.random((2, 12)) < 0.7)
+    normalisation = BandNormalisation.from_statistics(name, describe_bands())
+    one_by_one = normalisation(s1, s2, present)
+    assert (one_by_one == 0).float().mean() > 0.3
+    assert torch.equal(one_by_one, normalisation._normalise_at_once(s1, s2, present))
+
+
 def test_values_beyond_the_range_are_not_clipped() -> None:
     s1, s2, s2_present = make_chip()
     s1[0, 0, 0] = -3040

@@ -9,6 +9,8 @@ from biomassters.batches.order import EpochOrder
 from biomassters.params.sections import AugmentationParams
 from biomassters.training.augmentation import (
     CENTRE_JITTER,
+    Changes,
+    PixelSources,
     _turn_grid,
     augment,
     draw_changes,
@@ -39,6 +41,10 @@ def samples(*indices: int) -> list[tuple[int, int, int]]:
     return [(314159, 2, index) for index in indices]
 
 
+def draw(settings: AugmentationParams, *indices: int) -> list[Changes]:
+    return [draw_changes(settings, sample, 12) for sample in samples(*indices)]
+
+
 def draw_many(settings: AugmentationParams, n: int = 4000) -> list:
     return [draw_changes(settings, (0, 0, index), 12) for index in range(n)]
 
@@ -57,17 +63,15 @@ def rotate_with_scipy(image: np.ndarray, degrees: float, centre: tuple[float, fl
 def test_nothing_switched_on_changes_nothing() -> None:
     images, target = make_batch(2)
     target[0, 3, 4] = torch.nan
-    changed, changed_target, ignored = augment(images, target, NOTHING, samples(0, 1))
+    changed, changed_target = augment(images, target, draw(NOTHING, 0, 1))
     assert torch.equal(changed, images)
     torch.testing.assert_close(changed_target, target, rtol=0, atol=0, equal_nan=True)
-    assert ignored.shape == (2, 12)
-    assert not ignored.any()
 
 
 def test_symmetries_are_exact_and_turn_the_target_alike() -> None:
     images, target = make_batch(16)
     settings = NOTHING.model_copy(update={"symmetries": True})
-    changed, changed_target, _ = augment(images, target, settings, samples(*range(16)))
+    changed, changed_target = augment(images, target, draw(settings, *range(16)))
     drawn = [draw_changes(settings, sample, 12).symmetry for sample in samples(*range(16))]
     assert len(set(drawn)) > 4
     for chip, symmetry in enumerate(drawn):
@@ -77,7 +81,7 @@ def test_symmetries_are_exact_and_turn_the_target_alike() -> None:
 
 def test_rotation_is_that_of_scipy_with_a_mirrored_border() -> None:
     images, target = make_batch(4)
-    changed, changed_target, _ = augment(images, target, ROTATION, samples(*range(4)))
+    changed, changed_target = augment(images, target, draw(ROTATION, *range(4)))
     for chip, sample in enumerate(samples(*range(4))):
         drawn = draw_changes(ROTATION, sample, 12)
         for got, source in [
@@ -98,7 +102,7 @@ def test_a_positive_angle_turns_counterclockwise() -> None:
 def test_images_and_target_turn_together() -> None:
     images, _ = make_batch(8)
     images[:] = images[:, :1, :1]
-    changed, changed_target, _ = augment(images, images[:, 0, 0], EVERYTHING, samples(*range(8)))
+    changed, changed_target = augment(images, images[:, 0, 0], draw(EVERYTHING, *range(8)))
     torch.testing.assert_close(changed[:, 7, 2], changed_target)
 
 
@@ -106,11 +110,10 @@ def test_nan_spreads_over_its_interpolation_footprint_and_no_further() -> None:
     images, target = make_batch(4)
     missing = torch.zeros_like(target)
     missing[:, 10:14, 8] = 1
-    _, turned, _ = augment(
-        images, target.where(missing == 0, torch.nan), ROTATION, samples(*range(4))
-    )
-    _, complete, _ = augment(images, target, ROTATION, samples(*range(4)))
-    _, share, _ = augment(images, missing, ROTATION, samples(*range(4)))
+    changes = draw(ROTATION, *range(4))
+    _, turned = augment(images, target.where(missing == 0, torch.nan), changes)
+    _, complete = augment(images, target, changes)
+    _, share = augment(images, missing, changes)
     assert share.max() > 0.5
     assert turned[share > 2e-4].isnan().all()
     assert torch.equal(turned[share < 5e-5], complete[share < 5e-5])
@@ -119,8 +122,14 @@ def test_nan_spreads_over_its_interpolation_footprint_and_no_further() -> None:
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_rotation_by_quarter_turns_is_the_symmetry_of_that_number(quarters: int) -> None:
     images, target = make_batch(1)
-    turn = torch.tensor([[np.cos(quarters * np.pi / 2), np.sin(quarters * np.pi / 2), 0.0, 0.0]])
-    grid = _turn_grid(turn.double(), 32)
+    turn = Changes(
+        symmetry=0,
+        is_rotated=True,
+        angle_degrees=90.0 * quarters,
+        centre=(0.0, 0.0),
+        lost=np.zeros(12, bool),
+    )
+    grid = _turn_grid([turn], 32, torch.device("cpu"))
     torch.testing.assert_close(
         rotate_images(images, grid), symmetries.apply(images, quarters), atol=1e-4, rtol=0
     )
@@ -132,7 +141,7 @@ def test_rotation_by_quarter_turns_is_the_symmetry_of_that_number(quarters: int)
 def test_chips_that_are_not_rotated_stay_bit_exact() -> None:
     images, target = make_batch(12)
     settings = NOTHING.model_copy(update={"rotation_p": 0.5})
-    changed, changed_target, _ = augment(images, target, settings, samples(*range(12)))
+    changed, changed_target = augment(images, target, draw(settings, *range(12)))
     rotated = [draw_changes(settings, sample, 12).is_rotated for sample in samples(*range(12))]
     assert 0 < sum(rotated) < 12
     for chip, is_rotated in enumerate(rotated):
@@ -140,18 +149,31 @@ def test_chips_that_are_not_rotated_stay_bit_exact() -> None:
         assert torch.equal(changed_target[chip], target[chip]) is not is_rotated
 
 
+@pytest.mark.parametrize("degrees", [45.0, 180.0])
+def test_pixels_fetched_with_all_bands_are_those_of_the_batch(degrees: float) -> None:
+    settings = EVERYTHING.model_copy(update={"rotation_degrees": degrees})
+    images, target = make_batch(16)
+    changes = draw(settings, *range(16))
+    expected, _ = augment(images, target, changes)
+    fetched = images.clone()
+    for chip, change in enumerate(changes):
+        sources = PixelSources.find(change, 32)
+        for month in range(12):
+            image = images[chip, month].permute(1, 2, 0).contiguous().numpy()
+            if sources is not None:
+                sources.take(image, fetched[chip, month].permute(1, 2, 0).numpy())
+    rotated = torch.tensor([change.is_rotated for change in changes])
+    assert 0 < rotated.sum() < 16
+    assert torch.equal(fetched[~rotated], expected[~rotated])
+    torch.testing.assert_close(fetched, expected, rtol=0, atol=1e-6)
+
+
 def test_inputs_are_not_modified() -> None:
     images, target = make_batch(4)
     before = images.clone(), target.clone()
-    augment(images, target, EVERYTHING, samples(*range(4)))
+    augment(images, target, draw(EVERYTHING, *range(4)))
     assert torch.equal(images, before[0])
     assert torch.equal(target, before[1])
-
-
-def test_months_to_ignore_are_known_to_the_host() -> None:
-    images, target = make_batch(2)
-    ignored = augment(images.to("meta"), target.to("meta"), NOTHING, samples(0, 1))[2]
-    assert (ignored.device.type, ignored.dtype) == ("cpu", torch.bool)
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -165,7 +187,7 @@ def test_chips_change_alike_on_any_number_of_processes(size: int) -> None:
             for batch in order
             for index, *chip in zip(
                 batch,
-                *augment(images[batch], target[batch], EVERYTHING, samples(*batch)),
+                *augment(images[batch], target[batch], draw(EVERYTHING, *batch)),
                 strict=True,
             )
         }
@@ -189,9 +211,9 @@ def test_draws_are_the_same_in_another_process_and_on_another_machine() -> None:
 
 def test_a_chip_changes_alike_in_any_batch() -> None:
     images, target = make_batch(6)
-    together = augment(images, target, EVERYTHING, samples(*range(6)))
+    together = augment(images, target, draw(EVERYTHING, *range(6)))
     for chip in range(6):
-        alone = augment(images[[chip]], target[[chip]], EVERYTHING, samples(chip))
+        alone = augment(images[[chip]], target[[chip]], draw(EVERYTHING, chip))
         for got, expected in zip(alone, together, strict=True):
             assert torch.equal(got[0], expected[chip])
 

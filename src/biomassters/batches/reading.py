@@ -1,16 +1,19 @@
-"""From a chip store to batches of stored integers, on the device before they are needed.
+"""From a chip store to batches, read ahead by threads, on the device before they are needed.
 
-Which chips make a batch is for `order` to say.
+Which chips make a batch is for `order` to say, and what is made of a chip for a `Filling`: stored
+integers (`StoredChips`), unless another one is given.
 """
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from functools import cache
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -48,64 +51,35 @@ class Batch(NamedTuple):
         return self._replace(s1=s1, s2=s2, target=target)
 
 
-class Batches:
-    """Batches of a store's chips, in an order that may be iterated over again and again.
+BatchT = TypeVar("BatchT")
 
-    Threads read ahead: decompressing, which is nearly all of the work, needs no interpreter, so
-    that several chips are read at once straight into the batch that is handed over. (Processes
-    would have to hand it through shared memory, which takes longer than to decompress it.)
 
-    Attributes:
-        n_threads: That read chips; 0 = whoever iterates reads.
-    """
+class Filling(Protocol[BatchT]):
+    """What is made of chips: a batch that is there before its chips, and filled row by row."""
 
-    def __init__(self, store: ChipStore, order: Sampler[list[int]], n_threads: int) -> None:
-        self.n_threads = n_threads
-        self._store = store
-        self._order = order
-        self._pinned = torch.cuda.is_available()
+    def make_room(self, indices: list[int]) -> BatchT:
+        """Return a batch for chips at these positions of the store, to be filled."""
+        ...
 
-    def __len__(self) -> int:
-        return len(self._order)  # type: ignore[arg-type]  # all of ours have a length
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield them.
+    def read_chip(self, index: int, batch: BatchT, row: int) -> None:
+        """Read the chip at `index` into a row of a batch; in any thread, several at a time.
 
         Raises:
-            StoreError: A chip is missing or damaged.
+            StoreError: It is missing or damaged.
         """
-        if self.n_threads:
-            yield from self._read_ahead()
-            return
-        for indices in self._order:
-            batch = self._make_room(len(indices))
-            for row, index in enumerate(indices):
-                self._read_chip(index, batch, row)
-            yield batch
+        ...
 
-    def _read_ahead(self) -> Iterator[Batch]:
-        under_way: deque[tuple[Batch, list[Future[None]]]] = deque()
-        threads = ThreadPoolExecutor(self.n_threads, "read-chips")
-        try:
-            for indices in self._order:
-                # The batch is there before its chips: each thread decompresses one into its row.
-                batch = self._make_room(len(indices))
-                chips = [
-                    threads.submit(self._read_chip, index, batch, row)
-                    for row, index in enumerate(indices)
-                ]
-                under_way.append((batch, chips))
-                # While one is computed on, another is complete, or enough chips are read at once.
-                if sum(len(chips) for _, chips in under_way) > max(
-                    2 * len(indices), 2 * self.n_threads
-                ):
-                    yield _wait_for(*under_way.popleft())
-            while under_way:
-                yield _wait_for(*under_way.popleft())
-        finally:
-            threads.shutdown(cancel_futures=True)
 
-    def _make_room(self, n_chips: int) -> Batch:
+class StoredChips:
+    """Chips as stored: decompressed straight into the batch."""
+
+    def __init__(self, store: ChipStore) -> None:
+        self._store = store
+        self._pinned = torch.cuda.is_available()
+
+    def make_room(self, indices: list[int]) -> Batch:
+        """Return a batch of whatever values."""
+        n_chips = len(indices)
         s1, s2, target = (
             self._make_tensor((n_chips, *shape), layout.dtype)
             for layout, shape in image_shapes(self._store.chip_size).items()
@@ -119,7 +93,8 @@ class Batches:
             return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
         return torch.from_numpy(np.empty(shape, dtype))  # numpy's lies in large pages
 
-    def _read_chip(self, index: int, batch: Batch, row: int) -> None:
+    def read_chip(self, index: int, batch: Batch, row: int) -> None:
+        """Read a chip."""
         # Views of the batch's memory, which the store decompresses into; no copy, unless a chip is
         # cleaned, and then only of what the cleaning changed.
         s1, s2, target = (tensor.numpy()[row] for tensor in (batch.s1, batch.s2, batch.target))
@@ -134,15 +109,70 @@ class Batches:
         batch.s2_present.numpy()[row] = chip.s2_present
 
 
-def open_batches(store: ChipStore, order: Sampler[list[int]]) -> Batches:
-    """Read batches in threads, as many as this process has cores to spare.
+class Batches(Generic[BatchT]):
+    """Batches of a store's chips, in an order that may be iterated over again and again.
 
-    The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
+    Threads read ahead: decompressing, which is nearly all of the work, needs no interpreter, so
+    that several chips are read at once straight into the batch that is handed over. (Processes
+    would have to hand it through shared memory, which takes longer than to decompress it.)
+
+    Attributes:
+        n_threads: That read chips; 0 = whoever iterates reads.
+    """
+
+    def __init__(self, filling: Filling[BatchT], order: Sampler[list[int]], n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._filling = filling
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)  # type: ignore[arg-type]  # all of ours have a length
+
+    def __iter__(self) -> Iterator[BatchT]:
+        """Yield them.
+
+        Raises:
+            StoreError: A chip is missing or damaged.
+        """
+        if self.n_threads:
+            yield from self._read_ahead()
+            return
+        for indices in self._order:
+            batch = self._filling.make_room(indices)
+            for row, index in enumerate(indices):
+                self._filling.read_chip(index, batch, row)
+            yield batch
+
+    def _read_ahead(self) -> Iterator[BatchT]:
+        under_way: deque[tuple[BatchT, list[Future[None]]]] = deque()
+        threads = ThreadPoolExecutor(self.n_threads, "read-chips", _compute_alone)
+        try:
+            for indices in self._order:
+                # The batch is there before its chips: each thread decompresses one into its row.
+                batch = self._filling.make_room(indices)
+                chips = [
+                    threads.submit(self._filling.read_chip, index, batch, row)
+                    for row, index in enumerate(indices)
+                ]
+                under_way.append((batch, chips))
+                # While one is computed on, another is complete, or enough chips are read at once.
+                if sum(len(chips) for _, chips in under_way) > max(
+                    2 * len(indices), 2 * self.n_threads
+                ):
+                    yield _wait_for(*under_way.popleft())
+            while under_way:
+                yield _wait_for(*under_way.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def open_batches(store: ChipStore, order: Sampler[list[int]]) -> Batches[Batch]:
+    """Read chips as stored in threads, as many as `count_threads` says.
 
     Raises:
-        ParamsError: That variable is no number.
+        ParamsError: BIOMASSTERS_WORKERS is no number.
     """
-    return Batches(store, order, _count_threads())
+    return Batches(StoredChips(store), order, count_threads())
 
 
 def prefetch(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -185,12 +215,32 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def _wait_for(batch: Batch, chips: Iterable["Future[None]"]) -> Batch:
+def _wait_for(batch: BatchT, chips: Iterable["Future[None]"]) -> BatchT:
     for chip in chips:
         chip.result()
     return batch
 
 
-def _count_threads() -> int:
+def count_threads() -> int:
+    """Return how many threads read chips: as many as this process has cores to spare.
+
+    The environment variable BIOMASSTERS_WORKERS sets another number; it changes no result.
+
+    Raises:
+        ParamsError: That variable is no number.
+    """
     n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
     return count_workers(min(max(count_cores() // n_processes - 1, 0), 8))
+
+
+def _compute_alone() -> None:
+    """Let this thread compute without helpers: the cores are the training's and the others'."""
+    # How many helpers OpenMP gives out is each thread's own affair; torch decides on it once in a
+    # thread, when it is first asked. `torch.set_num_threads` would set it for later threads, too.
+    torch.get_num_threads()
+    _find_openmp().limit(limits=1, user_api="openmp")
+
+
+@cache
+def _find_openmp() -> ThreadpoolController:
+    return ThreadpoolController()

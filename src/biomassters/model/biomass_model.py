@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from biomassters.errors import ModelError
 from biomassters.model import activation_checkpointing, target_scaling
-from biomassters.model.kept_months import ignore_absent_months
+from biomassters.model.kept_months import KeptMonths, ignore_absent_months
 from biomassters.model.network import Network
 from biomassters.model.normalisation import BandNormalisation, fill_absent_months
 from biomassters.params.sections import Architecture, ModelParams
@@ -159,6 +159,15 @@ class BiomassModel(nn.Module):
                 (on the CPU, it makes no GPU wait); None: no month is ignored.
         """
         return self._scale_output(self.network(images, ignored))
+
+    def predict_kept(self, images: Tensor, kept: KeptMonths) -> Tensor:
+        """Return `predict_scaled` from the images of the kept months alone.
+
+        Args:
+            images: Normalised bands, (M, 15, H, W); channels last in memory, they need no copy.
+            kept: Which months they are.
+        """
+        return self._scale_output(self.network.predict_kept(images, kept))
 
     def forward(self, images: Tensor, ignored: Tensor | None = None) -> Tensor:
         """Return the prediction, (B, H, W) float32, t/ha; see `predict_scaled`."""

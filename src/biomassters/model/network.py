@@ -61,9 +61,17 @@ class Network(nn.Module):
             images: Normalised bands, (B, T, 15, H, W); H and W multiples of 32.
             ignored: Months that are not looked at, (B, T) bool; see `find_kept_months`.
         """
-        # Outside of what is compiled: how many months are kept is not known before it runs.
         kept = find_kept_months(ignored, images.shape, images.device)
-        images = kept.pick(images)
+        return self.predict_kept(kept.pick(images), kept)
+
+    def predict_kept(self, images: Tensor, kept: KeptMonths) -> Tensor:
+        """Return the head's output, (B, 1, H, W), from the images of the kept months alone.
+
+        Args:
+            images: Normalised bands, (M, 15, H, W), as `kept.pick` returns them.
+            kept: Which months they are.
+        """
+        # Not in what is compiled: how many months are kept is not known before it runs.
         if self._compiled is None:
             return self._predict_kept(images, kept)
         if kept.positions is not None:  # so many now, others next time: one graph for all

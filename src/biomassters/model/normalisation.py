@@ -7,7 +7,10 @@ project's choice, in line with all other nodata; `store.cleaning` has the winner
 """
 
 from collections.abc import Sequence
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +25,8 @@ from biomassters.store.bands import (
     S1_STORED_SCALE_DB,
     S2_STORED_NODATA,
 )
+
+_S1_SCALE: Final = np.float32(S1_STORED_SCALE_DB)
 
 
 class BandNormalisation(nn.Module):
@@ -73,9 +78,51 @@ class BandNormalisation(nn.Module):
             s2: Reflectance and cloud probability, (B, T, 11, H, W), uint16; 65535 = nodata.
             s2_present: (B, T) bool; False = absent month.
         """
+        n_chips, n_months, _, height, width = s1.shape
+        shape = n_chips, n_months, N_BANDS, height, width
+        if s1.device.type == "cpu":
+            images = np.empty(shape, np.float32)
+            for place in np.ndindex(n_chips, n_months):
+                optical = s2[place].numpy() if s2_present[place] else None
+                self.normalise_month(s1[place].numpy(), optical, images[place])
+            return torch.from_numpy(images)
+        return self._normalise_at_once(s1, s2, s2_present)
+
+    def normalise_month(
+        self, s1: npt.NDArray[np.int16], s2: npt.NDArray[np.uint16] | None, out: npt.NDArray[Any]
+    ) -> None:
+        """Normalise a month of a chip, on the CPU; the very numbers of `forward` on any device.
+
+        Band by band, so that all of the arithmetic happens in the core's own cache: a fifth of the
+        time that passes over whole chips took, each of which waits for memory.
+
+        Args:
+            s1: Backscatter, (4, H, W), 0.01 dB.
+            s2: Reflectance and cloud probability, (11, H, W); None = absent month.
+            out: Where they go, (15, H, W) float32, of any strides.
+        """
+        offset, scale = self.offset.numpy(), self.scale.numpy()
+        plane = np.empty(s1.shape[1:], np.float32)
+        for band in range(N_S1):
+            np.multiply(s1[band], _S1_SCALE, out=plane, dtype=np.float32, casting="unsafe")
+            np.subtract(plane, offset[band], out=plane)
+            np.multiply(plane, scale[band], out=plane)
+            np.putmask(plane, s1[band] == S1_STORED_NODATA, 0.0)
+            out[band] = plane
+        if s2 is None:
+            out[N_S1:] = 0.0
+            return
+        for band in range(N_S1, N_BANDS):
+            stored = s2[band - N_S1]
+            np.subtract(stored, offset[band], out=plane, dtype=np.float32, casting="unsafe")
+            np.multiply(plane, scale[band], out=plane)
+            np.putmask(plane, stored == S2_STORED_NODATA, 0.0)
+            out[band] = plane
+
+    def _normalise_at_once(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:
+        """Normalise a batch in a few operations, as a GPU likes it."""
         offset, scale = self.offset[:, None, None], self.scale[:, None, None]
         n_chips, n_months, _, height, width = s1.shape
-        # In place: on a CPU, finding memory for copies would take longer than the arithmetic.
         images = s1.new_empty((n_chips, n_months, N_BANDS, height, width), dtype=torch.float32)
         backscatter, optical = images[:, :, :N_S1], images[:, :, N_S1:]
         backscatter.copy_(s1).mul_(S1_STORED_SCALE_DB).sub_(offset[:N_S1]).mul_(scale[:N_S1])
@@ -104,15 +151,25 @@ def fill_absent_months(s2: Tensor, s2_present: Tensor) -> tuple[Tensor, Tensor]:
         has none at all.
     """
     n_chips, n_months = s2_present.shape
-    months = torch.arange(n_months, device=s2.device)
-    later = months - months[:, None]  # of a month (row), how much later is another (column)
-    distance = 2 * later.abs() + (later > 0)
-    far = 2 * n_months + 1
-    nearest = torch.where(s2_present[:, None, :], distance, far).argmin(dim=2)  # (B, T)
+    nearest = find_nearest_months(s2_present)
     rows = torch.arange(n_chips, device=s2.device)[:, None] * n_months + nearest
     # As int16: a GPU cannot index uint16.
     images = s2.view(torch.int16).flatten(0, 1)[rows].view(torch.uint16)
     return images, s2_present.any(dim=1, keepdim=True).expand_as(s2_present)
+
+
+def find_nearest_months(s2_present: Tensor) -> Tensor:
+    """Return for each month the one that shows itself or stands in for it, (B, T) int64.
+
+    Args:
+        s2_present: (B, T) bool; False = absent month. Of a chip without any month, all are 0.
+    """
+    n_months = s2_present.shape[1]
+    months = torch.arange(n_months, device=s2_present.device)
+    later = months - months[:, None]  # of a month (row), how much later is another (column)
+    distance = 2 * later.abs() + (later > 0)
+    far = 2 * n_months + 1
+    return torch.where(s2_present[:, None, :], distance, far).argmin(dim=2)
 
 
 def _need(values: Sequence[float] | None, name: str, statistic: str) -> list[float]:

@@ -71,7 +71,7 @@ def predict_views(
 
 def predict_batches(
     models: Sequence[Predictor],
-    batches: Batches,
+    batches: Batches[Batch],
     views: Sequence[int],
     *,
     precision: str,
@@ -104,7 +104,7 @@ def predict_batches(
 
 def predict_own_batches(
     models: Sequence[Predictor],
-    batches: Batches,
+    batches: Batches[Batch],
     view_sets: ViewSets,
     precision: str,
 ) -> Iterator[PredictedBatch]:

@@ -23,20 +23,18 @@ from tqdm import tqdm
 
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.order import EpochOrder
-from biomassters.batches.reading import Batch, open_batches, prefetch
 from biomassters.errors import TrainingError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import autocast
-from biomassters.model.kept_months import merge_ignored
 from biomassters.params.sections import AugmentationParams, OptimisationParams
 from biomassters.store.chips import ChipStore
-from biomassters.training.augmentation import augment
 from biomassters.training.checkpoint import Checkpoints
 from biomassters.training.kept_weights import Keeper, MovingAverage
 from biomassters.training.loss_watch import LossWatch, StepLosses
 from biomassters.training.losses import chip_losses
 from biomassters.training.norm_statistics import TrainChips
 from biomassters.training.optimisation import Schedule, build_optimizer, scale_gradients, set_lr
+from biomassters.training.preparation import Preparation, Prepared
 from biomassters.training.recorder import Recorder
 from biomassters.training.replicas import Replica
 from biomassters.training.trial import try_steps
@@ -119,7 +117,9 @@ class Trainer:
             augmentation=recipe.augmentation,
             precision=optimisation.precision,
         )
-        self.batches = open_batches(store, self.order)
+        self.preparation = Preparation(
+            model, store, recipe.schedule, recipe.augmentation, seed=recipe.seed
+        )
         self.train_chips = TrainChips(
             store,
             indices,
@@ -178,13 +178,13 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, float]:
         """Train on all chips; return what is recorded of it, the loss as its mean over steps."""
-        self.order.epoch = epoch
+        self.order.epoch = self.preparation.epoch = epoch
         self._freeze_encoder(epoch)
         self.model.train()  # the validation before left it in evaluation mode
         started = time.perf_counter()
         watch = LossWatch(self.processes, self.chip_ids, epoch)
         # One iterator for all steps: the next micro-batches are read while this one is computed.
-        batches = iter(prefetch(self.batches, self.device))
+        batches = self.preparation.open_batches(self.order)
         for step in range(self.order.steps):
             lr = self.recipe.schedule.learning_rate(epoch + step / self.order.steps)
             set_lr(self.optimizer, lr)
@@ -199,7 +199,7 @@ class Trainer:
             "train/chips_per_second": self.order.steps * self.order.batch_size / seconds,
         }
 
-    def _take_step(self, batches: Iterator[Batch], epoch: int, step: int) -> StepLosses:
+    def _take_step(self, batches: Iterator[Prepared], epoch: int, step: int) -> StepLosses:
         """Add up the gradients of the step's micro-batches, and move the weights by their mean.
 
         Nothing here asks a GPU for a number, for which the host would have to wait.
@@ -214,7 +214,7 @@ class Trainer:
             batch = next(batches)
             self._seed_dropout(epoch, step, micro_batch)
             with self.replica.accumulate(is_last=micro_batch + 1 == n_micro_batches):
-                of_chips, contributes = self._compute_losses(batch, epoch)
+                of_chips, contributes = self._compute_losses(batch)
                 # By a constant, for now: the number of chips with a loss, over all micro-batches
                 # and processes, is not known before the last of them; see `_descend`.
                 loss = of_chips.sum() / self.order.batch_size
@@ -228,23 +228,16 @@ class Trainer:
         self._descend(total[1])
         return StepLosses(total=total, chip_losses=here, chip_indices=indices)
 
-    def _compute_losses(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+    def _compute_losses(self, batch: Prepared) -> tuple[Tensor, Tensor]:
         """Return each chip's loss and whether it has one, (B,) both."""
         optimisation = self.recipe.optimisation
-        images = self.model.normalise(batch.s1, batch.s2, batch.s2_present)  # (B, T, 15, H, W)
-        target = batch.target
-        ignored = self.model.ignore_months(batch.s2_present)
-        if not self.recipe.schedule.is_plain(epoch):
-            samples = [(self.recipe.seed, epoch, index) for index in batch.chip_index.tolist()]
-            images, target, dropped = augment(images, target, self.recipe.augmentation, samples)
-            ignored = merge_ignored(ignored, dropped)
         with autocast(self.device, optimisation.precision):
-            prediction = self.replica.predict_scaled(images, ignored)
-        valid = target < optimisation.max_target  # False for NaN
+            prediction = self.replica.predict_kept(batch.images, batch.kept)
+        valid = batch.target < optimisation.max_target  # False for NaN
         losses = chip_losses(
             optimisation.loss,
             prediction,
-            self.model.scale_target(target),
+            self.model.scale_target(batch.target),
             valid,
             value_range=self.value_range,
         )

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from biomassters.batches.distributed import Processes
 from biomassters.batches.order import EpochOrder
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.kept_months import KeptMonths
 from biomassters.training.batch_norm import RunningStatistics, synchronise
 
 
@@ -54,11 +55,11 @@ class Replica:
             _ScaledPrediction(self.model), broadcast_buffers=False, gradient_as_bucket_view=True
         )
 
-    def predict_scaled(self, images: Tensor, ignored: Tensor | None) -> Tensor:
-        """Return `BiomassModel.predict_scaled`, whose gradients will be those of all processes."""
+    def predict_kept(self, images: Tensor, kept: KeptMonths) -> Tensor:
+        """Return `BiomassModel.predict_kept`, whose gradients will be those of all processes."""
         if self._parallel is None:
-            return self.model.predict_scaled(images, ignored)
-        scaled: Tensor = self._parallel(images, ignored)
+            return self.model.predict_kept(images, kept)
+        scaled: Tensor = self._parallel(images, kept)
         return scaled
 
     def accumulate(self, *, is_last: bool) -> AbstractContextManager[None]:
@@ -82,11 +83,11 @@ class Replica:
 
 
 class _ScaledPrediction(nn.Module):
-    """The forward pass that DDP wraps: it knows `forward` alone, and we need `predict_scaled`."""
+    """The forward pass that DDP wraps: it knows `forward` alone, and we need `predict_kept`."""
 
     def __init__(self, model: BiomassModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:
-        return self.model.predict_scaled(images, ignored)
+    def forward(self, images: Tensor, kept: KeptMonths) -> Tensor:
+        return self.model.predict_kept(images, kept)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.order import StoreOrder
-from biomassters.batches.reading import Batches, open_batches
+from biomassters.batches.reading import Batch, Batches, open_batches
 from biomassters.batches.symmetries import views
 from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
@@ -102,7 +102,7 @@ class HeldOut:
 
 def score_chips(
     model: BiomassModel,
-    batches: Batches,
+    batches: Batches[Batch],
     chip_ids: Sequence[str],
     view_sets: ViewSets,
     *,
