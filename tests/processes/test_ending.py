@@ -16,6 +16,7 @@ from waiting import happens
 
 from biomassters.errors import BiomasstersError
 from biomassters.processes.ending import run_script
+from biomassters.processes.environment import PREFIX
 
 WORKER = """
 import os, sys, time
@@ -178,3 +179,11 @@ def test_mistake_keeps_its_traceback_where_nobody_reads_the_output() -> None:
     result = run_printing("print('a') or 1 / 0", open_unread_pipe())
     assert "ZeroDivisionError" in result.stderr
     assert "BrokenPipeError" not in result.stderr
+
+
+def test_script_warns_of_a_slip_in_a_variables_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(f"{PREFIX.lower()}workerz", "1")
+    run_script(lambda: None)
+    assert "workerz, which nothing reads" in caplog.text

@@ -16,7 +16,6 @@ from biomassters.commands.dvc_calls import ask_dvc, flatten
 from biomassters.errors import ParamsError
 from biomassters.params.reading import look_up
 
-METRIC: Final = "metrics/evaluation.json:test.model.chip_rmse"
 SEED: Final = "seed"
 
 Change = tuple[tuple[str, Any], ...]
@@ -46,8 +45,11 @@ class Group:
         return [self.values[seed] - other.values[seed] for seed in shared]
 
 
-def compare(metric: str = METRIC) -> str:
+def compare(metric: str) -> str:
     """Return a Markdown table of the experiments that DVC shows here; see `group_experiments`.
+
+    Args:
+        metric: A metrics file and a dotted key in it, joined by a colon.
 
     Raises:
         BiomasstersError: DVC refuses, or no experiment has the metric.
@@ -55,7 +57,7 @@ def compare(metric: str = METRIC) -> str:
     return tabulate(group_experiments(ask_dvc("exp", "show"), metric))
 
 
-def group_experiments(revisions: list[dict[str, Any]], metric: str = METRIC) -> list[Group]:
+def group_experiments(revisions: list[dict[str, Any]], metric: str) -> list[Group]:
     """Group finished experiments by what they change in the params, the workspace's own first.
 
     Args:

@@ -19,11 +19,12 @@ import psutil
 
 from biomassters.errors import BiomasstersError
 from biomassters.processes.cache_path import warn_of_cache_path
-from biomassters.processes.environment import warn_of_unknown_variables
 from biomassters.processes.faults import describe_fault
 
 DVC_VARIABLE: Final = "DVC_ROOT"
 """DVC sets it for the commands that it runs, and so not for itself."""
+OWN_PREFIX: Final = "BIOMASSTERS_"
+"""Of this project's environment variables."""
 LOOK_EVERY_S: Final = 0.1
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -40,7 +41,7 @@ def run_script(main: Callable[[], None]) -> None:
     that SIGPIPE ends. A programmer's mistake keeps its traceback.
     """
     if "RANK" not in os.environ:  # else the process that started this one has said it
-        warn_of_unknown_variables()
+        _warn_of_unknown_variables()
         warn_of_cache_path()
     try:
         try:
@@ -62,6 +63,15 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(130)
     finally:
         _drop_unwritable_output()
+
+
+def _warn_of_unknown_variables() -> None:
+    # pydantic, which knows their types, takes longer to import than all else that a help needs: not
+    # before there is a variable that it could be asked about.
+    if any(name.upper().startswith(OWN_PREFIX) for name in os.environ):
+        from biomassters.processes.environment import warn_of_unknown_variables
+
+        warn_of_unknown_variables()
 
 
 def _flush_output() -> None:
