@@ -1,4 +1,4 @@
-"""Why a command starts at once: what it has imported by then. A benchmark tells how soon it is."""
+"""Why commands and stages start soon: what they have imported by then. Seconds: a benchmark."""
 
 import subprocess
 import sys
@@ -50,3 +50,17 @@ def test_command_that_computes_nothing_imports_nothing_to_compute_with(module: s
     heavy = ("numpy", "scipy", "rasterio", "torch", "timm", "matplotlib", "dvc")
     program = IMPORT.format(module=f"biomassters.commands.{module}", heavy=heavy)
     assert run_python(program) == []
+
+
+@pytest.mark.parametrize(
+    ("scripts", "heavy"),
+    [
+        (("band_statistics", "evaluate", "fetch", "fingerprint"), ("torch", "dvc")),
+        # What they need as soon as there is a network to build, or to train.
+        (("finetune", "predict", "train"), ("timm", "torch._dynamo", "openvino", "dvclive")),
+    ],
+)
+def test_stage_that_has_nothing_to_do_imports_no_more_than_it_starts_with(
+    scripts: tuple[str, ...], heavy: tuple[str, ...]
+) -> None:
+    assert run_python(IMPORT.format(module=", ".join(scripts), heavy=heavy)) == []

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from biomassters.batches.distributed import ALONE, Processes, join_processes
 from biomassters.errors import ModelError
-from biomassters.training.batch_norm import RunningStatistics, synchronise
+from biomassters.training.batch_norm import RunningStatistics
+from biomassters.training.shared_norms import synchronise
 
 SHARES = (1, 4)
 """Images of a micro-batch that each of two ranks has: the number may differ."""

@@ -23,8 +23,8 @@ from biomassters.batches.reading import open_batches
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.store.chips import ChipStore
 from biomassters.training import norm_statistics
-from biomassters.training.batch_norm import synchronise
 from biomassters.training.norm_statistics import TrainChips
+from biomassters.training.shared_norms import synchronise
 
 CHIPS = [0, 1, 2, 3]
 STATISTICS = ("running_mean", "running_var")

@@ -6,7 +6,6 @@ Months are images like any others to it: what makes them a year is `month_aggreg
 import difflib
 from typing import Any, Final, Self
 
-import timm
 from torch import Tensor, nn
 
 from biomassters.errors import ModelError
@@ -66,6 +65,10 @@ class Encoder(nn.Module):
 
 
 def _check_name(backbone: str) -> None:
+    # timm brings torchvision and torch's compiler with it, and takes longer to import than torch
+    # alone: not before a network is built, so that a stage that is refused ends soon.
+    import timm
+
     known = [*timm.list_models(), *timm.list_pretrained()]
     if backbone in known:
         return
@@ -89,6 +92,8 @@ def _check_levels(backbone: str, reductions: tuple[int, ...]) -> None:
 def _create(backbone: str, pretrained: bool) -> Any:
     # What a backbone raises when it has no feature levels, or a download when there is no network,
     # is not one class of exception, nor timm's own; so both handlers take any.
+    import timm
+
     try:
         return timm.create_model(
             backbone, features_only=True, in_chans=N_BANDS, pretrained=pretrained

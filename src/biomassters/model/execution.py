@@ -9,7 +9,6 @@ from typing import Final, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +49,9 @@ class Compiled(Generic[Inputs, Result]):
 
     def __call__(self, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Result:
         """Return the function's result."""
+        # The compiler takes as long to import as the rest of torch: for who compiles alone.
+        from torch._dynamo.exc import TorchDynamoException
+
         try:
             if self._call is None:
                 self._call = torch.compile(self.function)

@@ -34,7 +34,6 @@ from biomassters.store.chips import ChipStore
 from biomassters.training.batch_norm import (
     flatten_statistics,
     list_training_norms,
-    normalise_alone,
     write_statistics,
 )
 
@@ -125,6 +124,8 @@ class TrainChips:
 @contextmanager
 def _as_they_train(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Let norms, and nothing else, work as in training; each pass leaves its own statistics."""
+    from biomassters.training.shared_norms import normalise_alone  # timm: see `model.encoder`
+
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     with normalise_alone(norms):
         for norm in norms:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dvclive.live import Live
-
 
 class Recorder:
     """Writes `folder`/metrics.json and `folder`/plots/metrics/**.tsv, one step an epoch.
@@ -20,6 +18,8 @@ class Recorder:
             folder: Where the curves go.
             files: The copy from a checkpoint to go on from; None starts anew.
         """
+        from dvclive.live import Live  # brings pandas: not for a training that is refused
+
         self.folder = folder
         # What a killed run recorded after its last checkpoint will be recorded again.
         for path in list(self._list_files()):

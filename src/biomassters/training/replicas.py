@@ -14,7 +14,7 @@ from biomassters.batches.distributed import Processes
 from biomassters.batches.order import EpochOrder
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.kept_months import KeptMonths
-from biomassters.training.batch_norm import RunningStatistics, synchronise
+from biomassters.training.batch_norm import RunningStatistics
 
 
 class Replica:
@@ -36,6 +36,8 @@ class Replica:
         if processes.size == 1:
             return
         if order.sharers > 1:
+            from biomassters.training.shared_norms import synchronise  # timm: see `model.encoder`
+
             synchronise(model, processes.divide(processes.size // order.sharers))
         self._statistics = RunningStatistics(model)
 
