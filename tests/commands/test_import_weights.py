@@ -225,7 +225,7 @@ def test_imported_model_is_predicted_from_by_the_stage(shared_folder: Path, tmp_
     assert done.returncode == 0, done.stderr
     maps = sorted((tmp_path / "predictions").iterdir())
     assert [path.name for path in maps] == ["5eed0001_agbm.tif", "5eed0002_agbm.tif"]
-    prediction, tags = read_prediction(tmp_path / "predictions", "5eed0001")
+    prediction, tags, _ = read_prediction(tmp_path / "predictions", "5eed0001")
     assert prediction.shape == (32, 32)
     assert np.isfinite(prediction).all()
     assert tags["MODELS"] == "model_last,modelo_best"

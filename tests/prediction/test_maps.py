@@ -13,7 +13,7 @@ MAP = np.random.default_rng(0).gamma(2, 40, (64, 64)).astype(np.float32)
 
 def test_prediction_comes_back_bit_for_bit_with_its_tags(tmp_path: Path) -> None:
     write_prediction(tmp_path, "0003d2eb", MAP, {"MODELS": "final", "TTA": "flips"})
-    prediction, tags = read_prediction(tmp_path, "0003d2eb")
+    prediction, tags, _ = read_prediction(tmp_path, "0003d2eb")
     np.testing.assert_array_equal(prediction, MAP)
     assert (tags["MODELS"], tags["TTA"]) == ("final", "flips")
 

@@ -95,6 +95,6 @@ def test_held_out_chips_are_scored_and_predicted_with_their_views(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"{store.chip_ids[index]}_agbm.tif" for index in (0, 2)
     ]
-    prediction, tags = read_prediction(tmp_path, store.chip_ids[2])
+    prediction, tags, _ = read_prediction(tmp_path, store.chip_ids[2])
     assert (prediction == 15.5).all()
     assert tags["FOLD"] == "3"

@@ -98,5 +98,5 @@ def _read_panel(store: ChipStore, predictions: Path, chip_id: str) -> Panel:
         s2=chip.s2,
         s2_present=chip.s2_present,
         target=store.read_target(index),
-        prediction=read_prediction(predictions, chip_id)[0],
+        prediction=read_prediction(predictions, chip_id).agbm,
     )

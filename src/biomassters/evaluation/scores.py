@@ -90,7 +90,7 @@ def open_maps(store: ChipStore, folder: Path) -> Callable[[], Iterator[ChipMaps]
     def read_maps() -> Iterator[ChipMaps]:
         for index, chip_id in enumerate(store.chip_ids):
             if prediction_path(folder, chip_id).exists():
-                yield chip_id, read_prediction(folder, chip_id)[0], store.read_target(index)
+                yield chip_id, read_prediction(folder, chip_id).agbm, store.read_target(index)
 
     return read_maps
 
@@ -129,7 +129,7 @@ def list_models(
         ChipDataError: The first chip has none.
     """
     if models == "imported" and chip_ids:
-        return read_prediction(predictions, chip_ids[0])[1].get("MODELS", "").split(",")
+        return read_prediction(predictions, chip_ids[0]).tags.get("MODELS", "").split(",")
     return list(fold_names) if models == "folds" else ["final"]
 
 
@@ -142,8 +142,7 @@ def check_predictions(folder: Path, chip_ids: Sequence[str], models: Sequence[st
         ChipDataError: A prediction is missing or averages other models.
     """
     for chip_id in chip_ids:
-        _, tags = read_prediction(folder, chip_id)
-        found = tags.get("MODELS", "").split(",")
+        found = read_prediction(folder, chip_id).tags.get("MODELS", "").split(",")
         if sorted(found) != sorted(models):
             raise ChipDataError(
                 f"expected predictions averaged over {', '.join(sorted(models))},"
