@@ -13,7 +13,7 @@ from repository_copy import ROOT, SRC
 LAYERS = (
     *("errors", "params", "processes", "fingerprint"),  # refuse, start and end
     *("store", "dataset", "simulator", "sources", "audit", "packing"),  # source -> store
-    *("statistics", "batches", "model", "prediction", "training"),  # store -> map
+    *("statistics", "batches", "model", "prediction", "calibration", "training"),  # store -> map
     *("evaluation",),  # how far to trust it
     *("commands", "__main__"),
 )
