@@ -49,6 +49,7 @@ PARAMS = {
     "finetune.epochs": 50,
     "finetune.lr": 0.003,
     "finetune.weights": "last",
+    "calibration.level": 0.5,  # two held-out chips tell no more
     "predict.tta": "none",
     "predict.batch_size": 1,
 }

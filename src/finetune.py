@@ -8,8 +8,8 @@ from pathlib import Path
 
 from biomassters.batches.distributed import Processes, join_processes
 from biomassters.fingerprint.stage_inputs import StageInputs, hold_inputs
-from biomassters.model.weights import load_model, save_weights
-from biomassters.model.weights_header import CLEANING_KEY
+from biomassters.model.weights import identify_weights, load_model, save_weights
+from biomassters.model.weights_header import ANCESTOR_KEY, CLEANING_KEY
 from biomassters.params import sections
 from biomassters.params.reading import read_params
 from biomassters.processes.ending import run_script
@@ -53,6 +53,7 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
         return
     trained = Path(f"models/folds/fold-{finetune.fold}.safetensors")
     model = place_for_training(load_model(trained, cleaning=params.cleaning), processes.device)
+    ancestor = identify_weights(model)
     averaged = max(1, finetune.epochs // 4) if finetune.weights == "average" else 1
     keeper = AverageWeights(first_epoch=finetune.epochs - averaged)
     recipe = Recipe(
@@ -72,6 +73,7 @@ def finetune_model(params: Params, inputs: StageInputs, processes: Processes) ->
         return
     metadata = {
         "finetuned_from": f"fold-{finetune.fold}",
+        ANCESTOR_KEY: ancestor,
         "weights": finetune.weights,
         CLEANING_KEY: params.cleaning,
     }

@@ -1,4 +1,7 @@
-"""Stage `predict`: map the test chips with the average of models and of views (TTA)."""
+"""Stage `predict`: map the test chips with the average of models and of views (TTA).
+
+Where there is a calibration of the models, each pixel gets its interval, too.
+"""
 
 from pathlib import Path
 
@@ -8,11 +11,12 @@ from biomassters.batches.distributed import Processes, join_processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.batches.symmetries import views
-from biomassters.errors import ModelError
+from biomassters.calibration.models import read_calibration_of
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.model.execution import place_model
 from biomassters.model.trial import try_prediction
 from biomassters.model.weights import load_model
+from biomassters.model.weights_header import list_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
 from biomassters.prediction.engines import choose_engine, describe_engine
@@ -47,16 +51,12 @@ def predict_chips(settings: Params, processes: Processes) -> None:
             print("no test chips, nothing to predict")
             PREDICTIONS.mkdir(exist_ok=True)
         return
-    folder = Path("models") / params.models
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        remedy = "run `dvc repro` to train them"
-        if params.models == "imported":
-            remedy = f"run `python -m biomassters import-weights FILE {folder}/NAME.safetensors`"
-        raise ModelError(f"expected models at {folder}, got none; {remedy}")
+    paths = list_weights(Path("models") / params.models)
     models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
-    for path, model in zip(paths, models, strict=True):
+    of_paths = dict(zip(paths, models, strict=True))
+    for path, model in of_paths.items():
         try_prediction(model, store.chip_size, precision=params.precision, where=str(path))
+    calibration = read_calibration_of(of_paths, Path(params.calibration))
     predictors = [
         choose_engine(model, params.engine, precision=params.precision, chip_size=store.chip_size)
         for model in models
@@ -64,6 +64,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     if processes.is_first:
         print(f"{params.precision}, by {', '.join(map(describe_engine, predictors))}")
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}
+    tags |= calibration.tags() if calibration else {}
     order = StoreOrder(
         range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size
     )
@@ -83,6 +84,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
             prediction,
             tags,
             store.georeference(index),
+            calibration.intervals(prediction) if calibration else None,
         )
 
 

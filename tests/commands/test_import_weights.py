@@ -27,6 +27,7 @@ from biomassters.statistics.figures import PUBLISHED_MAXIMUM, PUBLISHED_MINIMUM
 from repository_copy import ROOT, set_params
 
 CHECKPOINTS = ("model_last.pth", "modelo_best.pth")
+UNCALIBRATED = "presets/uncalibrated.json"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -208,7 +209,10 @@ def test_imported_model_is_predicted_from_by_the_stage(shared_folder: Path, tmp_
     )
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    set_params(tmp_path, {"predict.models": "imported", "cleaning": "winner"})
+    (tmp_path / "presets").mkdir()
+    shutil.copyfile(ROOT / UNCALIBRATED, tmp_path / UNCALIBRATED)
+    imported = {"predict.models": "imported", "predict.calibration": UNCALIBRATED}
+    set_params(tmp_path, {**imported, "cleaning": "winner"})
 
     def predict() -> "subprocess.CompletedProcess[str]":
         environment = make_environment(BIOMASSTERS_WORKERS="0")

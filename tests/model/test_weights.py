@@ -11,6 +11,7 @@ from stage_scripts import read_script
 from tiny_training import IDS, pack_chips
 
 from biomassters.batches.distributed import ALONE
+from biomassters.calibration.calibration import write_no_calibration
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.weights import (
@@ -129,8 +130,15 @@ def test_prediction_refuses_a_model_of_otherwise_cleaned_chips(
     pack_chips(Path("chips"), IDS[0]).path.rename("chips/test.zarr")
     save_weights(Path("models/imported/winner.safetensors"), model, {CLEANING_KEY: "winner"})
     script = read_script("predict")
+    write_no_calibration(Path("uncalibrated.json"), "imported weights")
     predict = PredictParams(
-        models="imported", tta="none", clamp=True, batch_size=1, engine="torch", precision="fp32"
+        models="imported",
+        calibration="uncalibrated.json",
+        tta="none",
+        clamp=True,
+        batch_size=1,
+        engine="torch",
+        precision="fp32",
     )
     with pytest.raises(ModelError, match="set cleaning to winner"):
         script.predict_chips(script.Params(cleaning="none", predict=predict), ALONE)

@@ -31,7 +31,13 @@ def summarise(workspace: Workspace) -> str:
 def import_weights(workspace: Workspace) -> None:
     path = workspace.folder / "models/imported/tiny.safetensors"
     save_weights(path, build_tiny_model(), {"cleaning": "none"})
-    workspace.set_params({"predict.models": "imported", "predict.engine": "auto"})
+    workspace.set_params(
+        {
+            "predict.models": "imported",
+            "predict.calibration": "presets/uncalibrated.json",
+            "predict.engine": "auto",
+        }
+    )
 
 
 @pytest.fixture(scope="module")

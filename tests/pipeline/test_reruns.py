@@ -89,7 +89,7 @@ def test_litter_and_what_is_no_source_run_nothing(pipeline: Workspace, name: str
 PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"lr": 1e-5}, TRAINING),
     ({"seed": 1}, TRAINING),
-    ({"folds": [0, 1]}, "train@1 evaluate"),
+    ({"folds": [0, 1]}, "train@1 calibrate predict evaluate"),
     ({"data.chip_size": 64}, ALL),
     ({"cleaning": "winner"}, AFTER_FETCHING),
     ({"split.seed": 1}, TRAINING),
@@ -100,6 +100,8 @@ PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"optimisation.batch_size": 3}, TRAINING),
     ({"train.epochs": 3}, TRAINING),
     ({"finetune.lr": 1e-5}, AFTER_TRAINING),
+    ({"calibration.level": 0.6}, "calibrate predict evaluate"),
+    ({"predict.calibration": "presets/uncalibrated.json"}, "predict evaluate"),
     ({"predict.tta": "none"}, "predict evaluate"),
     ({"predict.clamp": False}, "predict evaluate"),
     ({"predict.models": "folds"}, "predict evaluate"),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from reruns import ALL, FINGERPRINT, list_stages_run
+from reruns import ALL, FINGERPRINT, TRAINING, list_stages_run
 from workspace import Workspace, kill_dvc_while_training
 
 from biomassters.params.reading import read_document
@@ -31,7 +31,7 @@ def test_second_repro_finds_nothing_to_do(workspace: Workspace) -> None:
 
 def test_experiment_with_a_learning_rate_that_yaml_reads_as_a_string(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "lr=1e-5")
-    assert list_stages_run(result.stdout) == {"train@0", "finetune", "predict", "evaluate"}
+    assert list_stages_run(result.stdout) == set(TRAINING.split())
     curve = workspace.folder / "metrics/train/0/plots/metrics/train/lr.tsv"
     assert float(curve.read_text().split()[-1]) <= 1e-5
     assert "1e-05" in workspace.run("dvc", "params", "diff").stdout
@@ -50,7 +50,7 @@ def test_experiment_with_another_tta_only_predicts_and_evaluates(workspace: Work
 
 def test_further_fold_trains_alone(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "folds=[0,1]")
-    assert list_stages_run(result.stdout) == {"train@1", "evaluate"}
+    assert list_stages_run(result.stdout) == {"train@1", "calibrate", "predict", "evaluate"}
     validation = read_json(workspace.folder / "metrics/evaluation.json")["validation"]
     assert set(validation) == {"fold_0", "fold_1"}
 

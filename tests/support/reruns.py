@@ -13,10 +13,10 @@ from biomassters.fingerprint.records import write_record
 from biomassters.params.reading import read_document
 
 FINGERPRINT = "fingerprint"
-ALL = "fetch@train fetch@test band_statistics train@0 finetune predict evaluate"
+ALL = "fetch@train fetch@test band_statistics train@0 finetune calibrate predict evaluate"
 """All stages but `fingerprint`."""
 AFTER_TRAINING = "finetune predict evaluate"
-TRAINING = f"train@0 {AFTER_TRAINING}"
+TRAINING = f"train@0 calibrate {AFTER_TRAINING}"
 AFTER_FETCHING = f"band_statistics {TRAINING}"
 NOTHING = ""
 

@@ -102,6 +102,12 @@ MEANING = {
     "a package's sign that is code": Edit(
         "biomassters/prediction/__init__.py", "", "X = 1\n", TRAINING
     ),
+    "a constant of the calibration": Edit(
+        "biomassters/calibration/pixel_table.py",
+        "N_BINS: Final = 10",
+        "N_BINS: Final = 11",
+        "calibrate predict evaluate",
+    ),
     "a script": Edit(
         "predict.py", "np.maximum(prediction, 0)", "np.maximum(prediction, 1)", "predict evaluate"
     ),

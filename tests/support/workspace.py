@@ -22,6 +22,7 @@ TINY: Mapping[str, Any] = {
     "train.epochs": 2,
     "train.validation_every": 1,
     "finetune.epochs": 2,
+    "calibration.level": 0.5,  # two held-out chips tell no more
     "predict.engine": "torch",  # a conversion takes longer than these predictions
 }
 """Changes of the committed params: every stage takes seconds."""

@@ -87,6 +87,15 @@ class Calibration(Section):
             naive_standard_error=float(np.sqrt((deviations**2).sum())),
         )
 
+    def describe(self) -> str:
+        """Return one line for people: what it was made from, and what errors have in common."""
+        falling = sum(part.share for part in self.correlation.structures)
+        return (
+            f"{self.chips} held-out chips, level {self.level:g}; of the errors' variance"
+            f" {self.correlation.nugget:.0%} is a pixel's own, {falling:.0%} falls with distance,"
+            f" {self.correlation.persistent:.0%} does not fall within a chip"
+        )
+
     def tags(self) -> dict[str, str]:
         """Return what a map with its intervals says of them."""
         return {

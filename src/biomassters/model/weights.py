@@ -4,6 +4,7 @@ The checkpoints of a training are of another format (`training.checkpoint`), and
 published weights (`commands.import_weights`).
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +92,19 @@ def load_model(path: Path, *, cleaning: str | None = None) -> BiomassModel:
     _check_tensors(path, model.state_dict(), tensors)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def identify_weights(model: BiomassModel) -> str:
+    """Return 16 hex digits over the names, types, shapes and values of all tensors.
+
+    Law: equal on any device, and before and after `save_weights`.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def encode_architecture(architecture: Architecture) -> str:

@@ -16,6 +16,9 @@ HEADER_KEY: Final = "biomassters"
 CLEANING_KEY: Final = "cleaning"
 """Of the metadata: how the chips were cleaned that the model was trained on."""
 
+ANCESTOR_KEY: Final = "finetuned_from_weights"
+"""Of the metadata: the identity of the weights that the model was finetuned from."""
+
 UNTRAINED_KEY: Final = "untrained"
 """Of the metadata: why the file holds no model."""
 
@@ -32,6 +35,32 @@ def read_packages(path: Path) -> dict[str, str]:
     with open_weights(path, framework="numpy") as (_, header):
         packages: dict[str, str] = header.get(PACKAGES_KEY, {})
     return packages
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a file says of where its model comes from.
+
+    Raises:
+        ModelError: The file is absent, or is no weights file of this project.
+    """
+    with open_weights(path, framework="numpy") as (_, header):
+        metadata: dict[str, str] = header["metadata"]
+    return metadata
+
+
+def list_weights(folder: Path) -> list[Path]:
+    """Return the weights files of a folder, sorted by name.
+
+    Raises:
+        ModelError: There are none.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        remedy = "run `dvc repro` to train them"
+        if folder.name == "imported":
+            remedy = f"run `python -m biomassters import-weights FILE {folder}/NAME.safetensors`"
+        raise ModelError(f"expected models at {folder}, got none; {remedy}")
+    return paths
 
 
 @contextmanager

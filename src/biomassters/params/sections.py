@@ -252,6 +252,19 @@ class FinetuneParams(PhaseParams):
     weights: Literal["last", "average"]
 
 
+class CalibrationParams(Section):
+    """What `calibrate` says of the errors of the maps.
+
+    Attributes:
+        method: `conformal`: intervals from the errors on the folds' held-out chips; `none`: none,
+            and maps have AGBM alone.
+        level: Share of pixels, or of areas, that shall lie in their interval.
+    """
+
+    method: Literal["conformal", "none"]
+    level: float = Field(gt=0, lt=1)
+
+
 class PredictedModels(Section, extra="ignore"):
     """The part of the section that scoring depends on.
 
@@ -267,6 +280,8 @@ class PredictParams(PredictedModels, extra="forbid"):
     """From models and chips to maps.
 
     Attributes:
+        calibration: The file with the intervals of these models' maps: `calibration.json`, which
+            `calibrate` writes, or another; `presets/uncalibrated.json` has none.
         tta: The views whose predictions are averaged.
         clamp: Raise negative predictions to 0 t/ha.
         batch_size: Chips a forward pass.
@@ -275,6 +290,7 @@ class PredictParams(PredictedModels, extra="forbid"):
             OpenVINO where the model is on a CPU that has the arithmetic.
     """
 
+    calibration: str = Field(min_length=1)
     tta: ViewsName
     clamp: bool
     batch_size: int = Field(gt=0)

@@ -1,9 +1,12 @@
 """The whole of params.yaml, and what its sections ask of each other."""
 
+from typing import Final
+
 from pydantic import model_validator
 
 from biomassters.params.sections import (
     AugmentationParams,
+    CalibrationParams,
     CleaningName,
     DataParams,
     FinetuneParams,
@@ -18,6 +21,9 @@ from biomassters.params.sections import (
     StatisticsParams,
     TrainParams,
 )
+
+CALIBRATION: Final = "calibration.json"
+"""What `calibrate` writes."""
 
 
 class Params(Section):
@@ -42,6 +48,7 @@ class Params(Section):
     optimisation: OptimisationParams
     train: TrainParams
     finetune: FinetuneParams
+    calibration: CalibrationParams
     predict: PredictParams
 
     @model_validator(mode="after")
@@ -49,6 +56,7 @@ class Params(Section):
         self._check_folds()
         self._check_model()
         self._check_training()
+        self._check_calibration()
         return self
 
     def _check_folds(self) -> None:
@@ -91,3 +99,11 @@ class Params(Section):
                         f"{name}.{key}: expected at most {name}.epochs = {phase.epochs},"
                         f" got {getattr(phase, key)}"
                     )
+
+    def _check_calibration(self) -> None:
+        if self.predict.models == "imported" and self.predict.calibration == CALIBRATION:
+            raise ValueError(
+                "predict.calibration: expected presets/uncalibrated.json (or the calibration that"
+                " came with the weights) with predict.models = imported, got"
+                f" {CALIBRATION}, which the folds of this project are trained for"
+            )

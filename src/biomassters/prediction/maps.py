@@ -25,6 +25,9 @@ UNITS = "t/ha"
 BANDS: Final = ("above-ground biomass (AGBM)", "standard deviation", "lower bound", "upper bound")
 """What a file's bands are, in their order; a file has the first one or all."""
 
+WEIGHTS_TAG: Final = "WEIGHTS"
+"""The tag with the identity of the weights that predicted a held-out chip."""
+
 Map: TypeAlias = npt.NDArray[np.float32]
 
 

@@ -16,6 +16,7 @@ from biomassters.batches.reading import Batch, Batches, open_batches
 from biomassters.batches.symmetries import views
 from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.weights import identify_weights
 from biomassters.params.sections import OptimisationParams
 from biomassters.prediction.inference import (
     PredictedBatch,
@@ -23,7 +24,7 @@ from biomassters.prediction.inference import (
     predict_batches,
     predict_own_batches,
 )
-from biomassters.prediction.maps import write_prediction
+from biomassters.prediction.maps import WEIGHTS_TAG, write_prediction
 from biomassters.prediction.metrics import ErrorSums
 from biomassters.store.chips import ChipStore
 
@@ -86,8 +87,9 @@ class HeldOut:
         Args:
             model: Whose predictions they are.
             folder: Where they go; made if absent.
-            tags: How they were made, for each file's tags.
+            tags: How they were made, for each file's tags; beside them goes `maps.WEIGHTS_TAG`.
         """
+        tags = {**tags, WEIGHTS_TAG: identify_weights(model)}
         for index, prediction, _ in predict_batches(
             [model], self.batches, self.tta, precision=self.precision, processes=self.processes
         ):
@@ -95,7 +97,7 @@ class HeldOut:
                 folder,
                 self.store.chip_ids[index],
                 prediction,
-                dict(tags),
+                tags,
                 self.store.georeference(index),
             )
 
