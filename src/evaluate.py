@@ -9,6 +9,7 @@ from biomassters.evaluation.report import score_set, write_figure, write_table
 from biomassters.evaluation.scores import (
     Baseline,
     check_predictions,
+    find_baselines,
     list_models,
     mean_without,
 )
@@ -26,6 +27,7 @@ METRICS = Path("metrics/evaluation.json")
 FOLDER = Path("metrics/evaluation")
 HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 PREDICTIONS = Path("predictions")
+BASELINES = Path("baselines")
 
 
 class Params(Section):
@@ -58,14 +60,16 @@ def evaluate_maps(params: Params) -> None:
     sets = {}
     metrics: dict[str, object] = {"unit": "t/ha", "packages": list_versions()}
     if test.has_targets:
-        sets["test"] = score_set("test", test, PREDICTIONS, baselines[0], images)
-        metrics["test"] = sets["test"].summarise()
+        others = find_baselines(BASELINES, "test")
+        sets["test"] = score_set("test", test, PREDICTIONS, baselines[0], images, others)
+        metrics["test"] = sets["test"].summary
     else:
         print("no targets of test chips, no score of them")
     for name in fold_names.values():
-        sets[name] = score_set(name, train, Path("validation") / name, baselines[1], images)
+        predictions, others = Path("validation") / name, find_baselines(BASELINES, name)
+        sets[name] = score_set(name, train, predictions, baselines[1], images, others)
     metrics["validation"] = {
-        f"fold_{fold}": sets[name].summarise() for fold, name in fold_names.items()
+        f"fold_{fold}": sets[name].summary for fold, name in fold_names.items()
     }
     if not len(train):
         print("no train chips, no validation and no training mean to compare with")

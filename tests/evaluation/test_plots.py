@@ -89,11 +89,31 @@ def test_density_has_targets_to_the_right_and_predictions_upwards() -> None:
     assert drawn[0, 3] == 7
 
 
+def by_bin(rmse: float) -> dict[str, object]:
+    intervals = dict.fromkeys(BIN_NAMES, (rmse - 1, rmse + 2))
+    return {
+        "rmse_by_bin": dict.fromkeys(BIN_NAMES, rmse) | {"400+": None},
+        "ci95": {"rmse_by_bin": intervals | {"300-400": None, "400+": None}},
+    }
+
+
 def test_error_by_bin_leaves_empty_bins_out() -> None:
-    model = dict.fromkeys(BIN_NAMES, 3.0) | {"400+": None}
-    axes = draw_error_by_bin(model, model, "test").axes[0]
+    axes = draw_error_by_bin({"model": by_bin(3), "baseline": by_bin(9)}, "test").axes[0]
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == list(BIN_NAMES[:-1])
+
+
+def test_error_by_bin_names_what_predicted_and_has_the_model_last() -> None:
+    summary = {"model": by_bin(3), "baseline": by_bin(9), "trees": by_bin(4)}
+    legend = draw_error_by_bin(summary, "test").axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["training mean", "trees", "model"]
+
+
+def test_error_by_bin_shows_the_intervals_that_there_are() -> None:
+    axes = draw_error_by_bin({"model": by_bin(3)}, "test").axes[0]
+    [container] = [c for c in axes.containers if hasattr(c, "has_yerr")]
+    lines = container.lines[2][0].get_segments()
+    assert [line[:, 1].tolist() for line in lines if line.size] == [[2, 5]] * 6
 
 
 def test_each_histogram_names_its_band_and_unit() -> None:
@@ -102,9 +122,3 @@ def test_each_histogram_names_its_band_and_unit() -> None:
     figure = draw_histograms(dict.fromkeys(names, bins))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["VV ascending (dB)", "B2 (DN)", "CLP (%)", "AGBM (t/ha)"]
-
-
-def test_error_by_bin_of_a_model_alone_has_no_bars_beside() -> None:
-    model = dict.fromkeys(BIN_NAMES, 3.0)
-    axes = draw_error_by_bin(model, None, "test").axes[0]
-    assert [bars.get_label() for bars in axes.containers] == ["model"]

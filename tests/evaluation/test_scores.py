@@ -10,6 +10,7 @@ from biomassters.evaluation.scores import (
     ChipMaps,
     check_predictions,
     choose_panel_chips,
+    find_baselines,
     list_models,
     mean_without,
     score_maps,
@@ -27,7 +28,7 @@ def read_maps() -> Iterator[ChipMaps]:
 
 
 def test_model_and_baseline_are_scored_on_the_same_pixels() -> None:
-    scores = score_maps(read_maps, lambda _: 30.0).summarise()
+    scores = score_maps(read_maps, lambda _: 30.0).summary
     assert scores["model"]["chip_rmse"] == pytest.approx(2)
     valid = TARGETS[np.isfinite(TARGETS)]
     assert scores["baseline"]["pooled_rmse"] == pytest.approx(np.sqrt(((30 - valid) ** 2).mean()))
@@ -36,7 +37,7 @@ def test_model_and_baseline_are_scored_on_the_same_pixels() -> None:
 
 def test_baseline_may_depend_on_the_set() -> None:
     scores = score_maps(read_maps, lambda sums: sums.target_sums[1] / sums.target_sums[0])
-    assert scores.summarise()["baseline"]["bias"] == pytest.approx(0, abs=1e-6)
+    assert scores.summary["baseline"]["bias"] == pytest.approx(0, abs=1e-6)
 
 
 def test_density_counts_every_pixel_with_a_target_in_its_bins() -> None:
@@ -117,9 +118,29 @@ def test_predictions_of_different_imported_models_are_refused(imported: Path) ->
 
 
 def test_without_a_baseline_the_model_is_scored_alone() -> None:
-    scores = score_maps(read_maps, None).summarise()
-    assert scores == {"model": score_maps(read_maps, lambda _: 30.0).summarise()["model"]}
+    scores = score_maps(read_maps, None).summary
+    assert scores == {"model": score_maps(read_maps, lambda _: 30.0).summary["model"]}
+
+
+def test_another_model_is_scored_on_the_same_chips() -> None:
+    def read_others() -> Iterator[ChipMaps]:
+        for chip_id, prediction, target in read_maps():
+            yield chip_id, prediction + 3, target
+
+    scores = score_maps(read_maps, None, {"trees": read_others})
+    assert scores.summary["trees"]["bias"] == pytest.approx(5)
+    assert set(scores.summary) == {"model", "trees"}
 
 
 def test_without_chips_imported_models_are_none(tmp_path: Path) -> None:
     assert list_models("imported", [], tmp_path, []) == ["final"]
+
+
+def test_simple_models_are_found_by_their_folders(tmp_path: Path) -> None:
+    for name in ("trees/test", "trees/fold-0", "lines/test"):
+        (tmp_path / name).mkdir(parents=True)
+    assert find_baselines(tmp_path, "test") == {
+        "lines": tmp_path / "lines/test",
+        "trees": tmp_path / "trees/test",
+    }
+    assert find_baselines(tmp_path / "absent", "test") == {}

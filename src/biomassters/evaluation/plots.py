@@ -159,31 +159,45 @@ def draw_density(counts: Array, edges: Array, title: str) -> Figure:
     return figure
 
 
-def draw_error_by_bin(
-    model: Mapping[str, float | None], baseline: Mapping[str, float | None] | None, title: str
-) -> Figure:
-    """Draw the pooled RMSE of each biomass bin, t/ha, of a model beside a baseline's, if any."""
+def draw_error_by_bin(summary: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+    """Draw the pooled RMSE of each biomass bin, t/ha, with its confidence interval if it has one.
+
+    Args:
+        summary: By what predicted, the `model` first: its `rmse_by_bin`, and that of `ci95`.
+        title: What the chips are.
+    """
     figure = Figure(figsize=(7.5, 4.2), dpi=100, layout="constrained")
     axes = figure.subplots()
-    names = [name for name, value in model.items() if value is not None]
+    kinds = [*list(summary)[1:], *list(summary)[:1]]  # the model's bars to the right of the others'
+    names = [name for name, value in summary[kinds[-1]]["rmse_by_bin"].items() if value is not None]
     positions = np.arange(len(names))
-    for offset, label, values, colour in (
-        (-0.2, "training mean", baseline, "0.75"),
-        (0.2, "model", model, "tab:green"),
-    ):
-        if values is None:
-            continue
-        axes.bar(
-            positions + offset,
-            [values[name] or 0.0 for name in names],
-            0.4,
-            label=label,
-            color=colour,
+    width = 0.8 / len(kinds)
+    for number, kind in enumerate(kinds):
+        by_bin, intervals = (part["rmse_by_bin"] for part in (summary[kind], summary[kind]["ci95"]))
+        heights = np.array([by_bin[name] for name in names])
+        bars = axes.bar(
+            positions + (number - (len(kinds) - 1) / 2) * width,
+            heights,
+            width,
+            label={"baseline": "training mean"}.get(kind, kind),
+            color={"model": "tab:green", "baseline": "0.75"}.get(kind, f"C{number}"),
+        )
+        ends = np.array([intervals[name] or (np.nan, np.nan) for name in names])
+        # Of few and skewed chips an interval may lie beside its figure.
+        # Of few and skewed chips an interval may lie beside its figure.
+        reach = np.maximum((ends - heights[:, None]) * (-1, 1), 0)
+        axes.errorbar(
+            [bar.get_x() + width / 2 for bar in bars],
+            *(heights, reach.T),
+            fmt="none",
+            ecolor="0.25",
+            elinewidth=1,
+            capsize=2,
         )
     axes.set_xticks(positions, names)
     axes.set_xlabel("target (t/ha)")
     axes.set_ylabel("pooled RMSE (t/ha)")
-    axes.set_title(title)
+    axes.set_title(f"{title}; bars: 95 % intervals over chips")
     axes.legend(frameon=False)
     return figure
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from biomassters.errors import ChipDataError
+from biomassters.evaluation.bootstrap import LEAST_CHIPS
 from biomassters.evaluation.plots import Panel, draw_density, draw_error_by_bin, draw_panels
 from biomassters.evaluation.scores import (
     DENSITY_EDGES,
@@ -16,12 +18,15 @@ from biomassters.evaluation.scores import (
     Baseline,
     Scores,
     choose_panel_chips,
+    find_predicted,
     open_maps,
     score_maps,
 )
 from biomassters.prediction.maps import read_prediction
 from biomassters.processes.writing import write_whole
 from biomassters.store.chips import ChipStore
+
+log = logging.getLogger(__name__)
 
 N_PANELS: Final = 4
 """Chips that a picture shows side by side with their predictions."""
@@ -33,6 +38,7 @@ def score_set(
     predictions: Path,
     choose_baseline: Baseline | None,
     images: Path,
+    others: Mapping[str, Path] | None = None,
 ) -> Scores:
     """Score one set of chips, and draw it.
 
@@ -42,24 +48,36 @@ def score_set(
         predictions: The folder of their predictions; chips without one do not count.
         choose_baseline: What to compare with; None = nothing.
         images: The folder for `panels_NAME.png`, `density_NAME.png` and `error_by_bin_NAME.png`.
+        others: Folders of other models' predictions of the same chips, by the models' names.
 
     Raises:
-        ChipDataError: No chip has both a prediction and a target.
+        ChipDataError: No chip has both a prediction and a target, or another model's prediction is
+            missing.
     """
-    scores = score_maps(open_maps(store, predictions), choose_baseline)
-    if not scores.model.chip_ids:
+    chip_ids = find_predicted(store, predictions)
+    scores = score_maps(
+        open_maps(store, predictions, chip_ids),
+        choose_baseline,
+        {other: open_maps(store, folder, chip_ids) for other, folder in (others or {}).items()},
+    )
+    if not scores.chip_ids:
         raise ChipDataError(
             f"expected predictions of chips with targets, got none, at {predictions};"
             " run `dvc repro` to write them"
         )
+    if len(scores.chip_ids) < LEAST_CHIPS:
+        log.warning(
+            "%s: expected %d chips with targets or more for confidence intervals, got %d, at %s;"
+            " its figures have none",
+            *(name, LEAST_CHIPS, len(scores.chip_ids), predictions),
+        )
     panels = [
         _read_panel(store, predictions, chip_id) for chip_id in choose_panel_chips(scores, N_PANELS)
     ]
-    by_bin = {kind: sums["rmse_by_bin"] for kind, sums in scores.summarise().items()}
     figures = {
         "panels": draw_panels(panels),
         "density": draw_density(scores.density, DENSITY_EDGES, name),
-        "error_by_bin": draw_error_by_bin(by_bin["model"], by_bin.get("baseline"), name),
+        "error_by_bin": draw_error_by_bin(scores.summary, name),
     }
     for kind, figure in figures.items():
         write_figure(images / f"{kind}_{name}.png", figure)
