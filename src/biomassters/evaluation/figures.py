@@ -1,6 +1,6 @@
 """Figures of a set of chips with their confidence intervals: errors of predictions, by chip."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -46,6 +46,10 @@ class ChipErrors:
     def chip_rmses(self) -> Floats:
         """Each chip's RMSE, (n,), t/ha."""
         return np.array([chip.chip_rmses[0] for chip in self.chips])
+
+    def of(self, chip_ids: Collection[str]) -> "ChipErrors":
+        """Return the errors of some of the chips."""
+        return ChipErrors([chip for chip in self.chips if chip.chip_ids[0] in chip_ids])
 
     def join(self) -> ErrorSums:
         """Return the sums over all chips."""
@@ -99,6 +103,35 @@ def compute_figures(table: Floats, counts: Floats) -> Floats:
             *np.sqrt(bin_squares / bin_pixels),
         )
     return np.stack(figures, axis=1)
+
+
+def subtract_figures(ours: ChipErrors, theirs: ChipErrors) -> dict[str, Any]:
+    """Return the differences of all figures, ours minus theirs, paired by chip.
+
+    Args:
+        ours: Errors of some chips.
+        theirs: Errors of the same chips, in the same order.
+
+    Returns:
+        The differences by the figures' names, their confidence intervals as `ci95`, and on how many
+        chips ours has the lower RMSE (`better_on`) and the higher one (`worse_on`).
+    """
+    tables = ours.tabulate(), theirs.tabulate()
+
+    def subtract(counts: Floats) -> Floats:
+        first, second = (compute_figures(table, counts) for table in tables)
+        return first - second
+
+    n_chips = len(ours.chips)
+    [differences] = subtract(np.ones((1, n_chips)))
+    values = [None if np.isnan(value) else float(value) for value in differences]
+    by_chip = ours.chip_rmses - theirs.chip_rmses
+    return {
+        **name_figures(values),
+        CONFIDENCE: name_figures(list_ends(bootstrap_chips(n_chips, subtract))),
+        "better_on": int((by_chip < 0).sum()),
+        "worse_on": int((by_chip > 0).sum()),
+    }
 
 
 def name_figures(values: Sequence[Any]) -> dict[str, Any]:
