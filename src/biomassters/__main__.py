@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from biomassters.commands.plain_output import allow_any_output
 from biomassters.dataset.catalogue_files import HOMES, Home
+from biomassters.dataset.files import Split
 from biomassters.processes.ending import run_script
 
 Run: TypeAlias = Callable[..., str | None]
@@ -137,6 +138,37 @@ def _summary() -> str:
     from biomassters.commands.summary import summarise
 
     return summarise(Path("metrics"))
+
+
+@_command(
+    "score",
+    "score any folder of predictions, alone or against another's, chip by chip",
+    _argument("folder", type=Path, help="holds CHIP_agbm.tif of one band or four"),
+    _argument("--against", type=Path, metavar="FOLDER", help="another one, for the difference"),
+    _argument("--split", choices=("test", "train"), default="test", help="whose chips (test)"),
+    _argument("--json", action="store_true", dest="as_json", help="print JSON"),
+    _argument("--chips", type=Path, metavar="CSV", help="write a row for each chip"),
+)
+def _score(
+    folder: Path, against: Path | None, split: Split, as_json: bool, chips: Path | None
+) -> str:
+    from biomassters.commands.score import score
+
+    return score(folder, against=against, split=split, as_json=as_json, chips=chips)
+
+
+@_command(
+    "submission",
+    "write the archive of all test chips' maps that the competition takes",
+    _argument("out", type=Path, metavar="OUT.tar.gz", help="one band each, float32"),
+    _argument(
+        "--predictions", type=Path, default=Path("predictions"), help="their folder (predictions)"
+    ),
+)
+def _submission(out: Path, predictions: Path) -> str:
+    from biomassters.commands.submission import write_submission
+
+    return write_submission(out, predictions)
 
 
 @_command(
