@@ -4,8 +4,10 @@ import json
 from functools import partial
 from pathlib import Path
 
+from biomassters.calibration.calibration import read_calibration
+from biomassters.evaluation.judged_sets import open_held_out, open_predictions
 from biomassters.evaluation.plots import draw_histograms
-from biomassters.evaluation.report import score_set, write_figure, write_table
+from biomassters.evaluation.report import ChipSet, score_set, write_figure, write_table
 from biomassters.evaluation.scores import (
     Baseline,
     check_predictions,
@@ -27,6 +29,7 @@ METRICS = Path("metrics/evaluation.json")
 FOLDER = Path("metrics/evaluation")
 HISTOGRAMS = Path("metrics/band_statistics/histograms.csv")
 PREDICTIONS = Path("predictions")
+VALIDATION = Path("validation")
 BASELINES = Path("baselines")
 
 
@@ -55,25 +58,30 @@ def evaluate_maps(params: Params) -> None:
     models = list_models(params.predict.models, fold_names.values(), PREDICTIONS, test.chip_ids)
     check_predictions(PREDICTIONS, test.chip_ids, models)
 
+    calibration = read_calibration(Path(params.predict.calibration))
+    sets = []
+    if test.has_targets:
+        judged = open_predictions(test, PREDICTIONS, calibration)
+        others = find_baselines(BASELINES, "test")
+        sets.append(ChipSet("test", test, PREDICTIONS, baselines[0], others, judged))
+    held_out = open_held_out(train, VALIDATION, list(fold_names), calibration)
+    for name in fold_names.values():
+        folder, others = VALIDATION / name, find_baselines(BASELINES, name)
+        sets.append(ChipSet(name, train, folder, baselines[1], others, held_out.get(name)))
     images = FOLDER / "images"
     images.mkdir(parents=True, exist_ok=True)
-    sets = {}
+    scores = {chips.name: score_set(chips, images) for chips in sets}
     metrics: dict[str, object] = {"unit": "t/ha", "packages": list_versions()}
     if test.has_targets:
-        others = find_baselines(BASELINES, "test")
-        sets["test"] = score_set("test", test, PREDICTIONS, baselines[0], images, others)
-        metrics["test"] = sets["test"].summary
+        metrics["test"] = scores["test"].describe()
     else:
         print("no targets of test chips, no score of them")
-    for name in fold_names.values():
-        predictions, others = Path("validation") / name, find_baselines(BASELINES, name)
-        sets[name] = score_set(name, train, predictions, baselines[1], images, others)
     metrics["validation"] = {
-        f"fold_{fold}": sets[name].summary for fold, name in fold_names.items()
+        f"fold_{fold}": scores[name].describe() for fold, name in fold_names.items()
     }
     if not len(train):
         print("no train chips, no validation and no training mean to compare with")
-    write_table(FOLDER / "chips.csv", sets)
+    write_table(FOLDER / "chips.csv", scores)
     if histograms := read_histograms(HISTOGRAMS):
         write_figure(images / "histograms.png", draw_histograms(histograms))
     write_whole(METRICS, json.dumps(metrics, indent=2).encode() + b"\n")

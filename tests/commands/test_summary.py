@@ -74,3 +74,36 @@ def test_without_train_chips_there_is_nothing_to_compare_with(tmp_path: Path) ->
 def test_without_targets_nothing_was_scored(tmp_path: Path) -> None:
     lines = summarise_evaluation(tmp_path, validation={})
     assert lines[1] == "no chips with targets: nothing was scored"
+
+
+def test_confidence_intervals_stand_below_their_figures(tmp_path: Path) -> None:
+    ends = {"chip_rmse": [25.0, 36.5], "bias": [-4.0, 1.0], "r2": None}
+    test = {"model": {**scores(30.0), "ci95": ends}}
+    lines = summarise_evaluation(tmp_path, test=test, validation={})
+    assert lines[2].split()[-5:] == ["25.00…36.50", "-", "-", "-4.00…1.00", "-"]
+    assert lines[2].startswith("    95 % interval over chips")
+    assert len(lines[1]) == len(lines[2])
+
+
+def test_figures_without_intervals_have_no_second_row(tmp_path: Path) -> None:
+    ends = dict.fromkeys(("chip_rmse", "pooled_rmse", "mae", "bias", "r2"))
+    lines = summarise_evaluation(
+        tmp_path, test={"model": {**scores(30.0), "ci95": ends}}, validation={}
+    )
+    assert lines[2] == ""
+
+
+def test_other_models_are_named_and_compared(tmp_path: Path) -> None:
+    test = {"model": scores(30.0), "baseline": scores(60.0), "trees": scores(40.0)}
+    lines = summarise_evaluation(tmp_path, test=test, validation={})
+    assert lines[3].startswith("test, trees")
+    assert lines[4].strip() == "the model's chip RMSE is 50% below the training mean's"
+    assert lines[5].strip() == "the model's chip RMSE is 25% below that of trees"
+
+
+def test_intervals_are_said_to_hold_for_what_there_is(tmp_path: Path) -> None:
+    coverage = {"pixel": 0.914, "block_1ha": 0.9, "block_16ha": None, "chip": 1.0}
+    intervals = {"level": 0.9} | {key: {"coverage": share} for key, share in coverage.items()}
+    test = {"model": scores(30.0), "intervals": intervals}
+    lines = summarise_evaluation(tmp_path, test=test, validation={})
+    assert lines[2].strip() == ("90 % intervals hold for 91% of pixels, 90% of 1 ha, 100% of chips")

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged_chips import LEVEL, calibrate_simulated, judge_simulated
+from judged_chips import LEVEL, calibrate_simulated, judge_simulated, judged_set
 from mapie.metrics.regression import (
     regression_coverage_score,
     regression_mean_width_score,
@@ -27,7 +27,7 @@ def chips(calibration: Calibration) -> list[JudgedChip]:
 
 @pytest.fixture(scope="module")
 def judged(chips: list[JudgedChip]) -> dict[str, Any]:
-    judged = judge_intervals(lambda: iter(chips))
+    judged = judge_intervals(judged_set(chips))
     assert judged is not None
     return judged
 
@@ -97,7 +97,7 @@ def test_worked_example_of_two_chips(calibration: Calibration) -> None:
         JudgedChip(prediction, np.float32(target), bounds, calibration)
         for target in ([[10, 20], [30, 50]], [[0, 15], [np.nan, np.nan]])
     ]
-    judged = judge_intervals(lambda: iter(chips))
+    judged = judge_intervals(judged_set(chips))
     assert judged is not None
     assert judged["pixel"]["coverage"] == (3 / 4 + 1 / 2) / 2
     assert judged["pixel"]["width"] == 20
@@ -111,5 +111,21 @@ def test_worked_example_of_two_chips(calibration: Calibration) -> None:
 def test_chips_without_targets_are_not_judged(calibration: Calibration) -> None:
     [chip] = judge_simulated(calibration, 1)
     blank = chip._replace(target=np.full_like(chip.target, np.nan))
-    assert judge_intervals(lambda: iter([blank])) is None
-    assert judge_intervals(lambda: iter([])) is None
+    assert judge_intervals(judged_set([blank])) is None
+    assert judge_intervals(judged_set([])) is None
+
+
+def test_coverage_of_all_chips_is_not_certain(calibration: Calibration) -> None:
+    """Of 16 chips that are all covered, 97.5 % would be if the truth were 0.025 ** (1 / 16)."""
+    chips = [
+        chip._replace(target=chip.prediction.copy()) for chip in judge_simulated(calibration, 16)
+    ]
+    judged = judge_intervals(judged_set(chips))
+    assert judged is not None
+    least = 0.025 ** (1 / 16)
+    for name in ("pixel", "chip"):
+        assert judged[name]["coverage"] == 1
+        assert judged["ci95"][name]["coverage"] == pytest.approx([least, 1])
+    assert judged["ci95"]["pixel"]["coverage_by_decile"][4] == pytest.approx([least, 1])
+    low, high = judged["ci95"]["pixel"]["width"]
+    assert low < judged["pixel"]["width"] < high

@@ -4,6 +4,7 @@ import pytest
 from biomassters.evaluation.plots import (
     Panel,
     choose_summer_month,
+    draw_coverage,
     draw_density,
     draw_error_by_bin,
     draw_histograms,
@@ -122,3 +123,29 @@ def test_each_histogram_names_its_band_and_unit() -> None:
     figure = draw_histograms(dict.fromkeys(names, bins))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["VV ascending (dB)", "B2 (DN)", "CLP (%)", "AGBM (t/ha)"]
+
+
+def test_coverage_is_drawn_by_decile_and_by_area_beside_the_naive() -> None:
+    area = {"coverage": 0.9, "width": 40.0, "naive": {"coverage": 0.3}}
+    ends = {"coverage": [0.8, 1.0], "naive": {"coverage": [0.1, 0.4]}}
+    areas = ("block_1ha", "chip")
+    absent = {"coverage": None, "width": None, "naive": {"coverage": None}}
+    intervals = {
+        "level": 0.9,
+        "pixel": {"coverage": 0.9, "width": 80.0, "coverage_by_decile": [0.9] * 10},
+        **dict.fromkeys(areas, area),
+        "block_16ha": absent,
+        "ci95": {
+            "pixel": {"coverage": [0.85, 0.95], "coverage_by_decile": [[0.8, 0.95]] * 9 + [None]},
+            **dict.fromkeys(areas, ends),
+            "block_16ha": absent,
+        },
+    }
+    figure = draw_coverage(intervals, "test")
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_xticklabels()] == [str(n) for n in range(1, 11)]
+    labels = [text.get_text() for text in right.get_xticklabels()]
+    assert labels == ["pixel\n80 t/ha", "1 ha\n40 t/ha", "16 ha\n-", "chip\n40 t/ha"]
+    [nominal] = [line for line in right.lines if line.get_linestyle() == "--"]
+    assert list(nominal.get_ydata()) == [0.9, 0.9]

@@ -6,7 +6,7 @@ import pytest
 from example_chips import simulate_record
 
 from biomassters.errors import ChipDataError
-from biomassters.evaluation.report import score_set, write_table
+from biomassters.evaluation.report import ChipSet, score_set, write_table
 from biomassters.packing.assembly import pack_split
 from biomassters.prediction.maps import write_prediction
 from biomassters.sources.synthetic_source import SyntheticSource
@@ -28,7 +28,7 @@ def test_set_of_chips_is_scored_drawn_and_listed(tmp_path: Path) -> None:
         write_prediction(tmp_path, store.chip_ids[index], store.read_target(index) + 2, {})
     images = tmp_path / "images"
     images.mkdir()
-    scores = score_set("fold-1", store, tmp_path, lambda _: 50.0, images)
+    scores = score_set(ChipSet("fold-1", store, tmp_path, lambda _: 50.0), images)
     assert round(scores.summary["model"]["chip_rmse"], 4) == 2
     assert sorted(path.name for path in images.iterdir()) == [
         "density_fold-1.png",
@@ -53,7 +53,7 @@ def test_table_of_no_chips_names_its_columns(tmp_path: Path) -> None:
 def test_set_without_predictions_is_refused(tmp_path: Path) -> None:
     store = pack_chips(tmp_path)
     with pytest.raises(ChipDataError, match=r"chips with targets, got none, at .*validation"):
-        score_set("fold-0", store, tmp_path / "validation", lambda _: 0.0, tmp_path)
+        score_set(ChipSet("fold-0", store, tmp_path / "validation"), tmp_path)
     assert list(tmp_path.glob("*.png")) == []
 
 
@@ -63,11 +63,11 @@ def test_other_model_is_scored_beside_and_must_have_the_same_chips(tmp_path: Pat
     for index in range(3):
         write_prediction(tmp_path, store.chip_ids[index], store.read_target(index) + 2, {})
         write_prediction(trees, store.chip_ids[index], store.read_target(index) + 3, {})
-    scores = score_set("test", store, tmp_path, None, tmp_path, {"trees": trees})
+    scores = score_set(ChipSet("test", store, tmp_path, None, {"trees": trees}), tmp_path)
     assert round(scores.summary["trees"]["bias"], 4) == 3
     (trees / "5eed0002_agbm.tif").unlink()
     with pytest.raises(ChipDataError, match=r"5eed0002_agbm\.tif"):
-        score_set("test", store, tmp_path, None, tmp_path, {"trees": trees})
+        score_set(ChipSet("test", store, tmp_path, None, {"trees": trees}), tmp_path)
 
 
 def test_few_chips_are_scored_and_said_to_have_no_intervals(
@@ -75,7 +75,7 @@ def test_few_chips_are_scored_and_said_to_have_no_intervals(
 ) -> None:
     store = pack_chips(tmp_path)
     write_prediction(tmp_path, CHIP_IDS[0], store.read_target(0) + 2, {})
-    scores = score_set("fold-1", store, tmp_path, None, tmp_path)
+    scores = score_set(ChipSet("fold-1", store, tmp_path), tmp_path)
     assert scores.summary["model"]["ci95"]["chip_rmse"] is None
     assert "fold-1: expected 5 chips with targets or more" in caplog.text
     assert "got 1, at" in caplog.text
@@ -85,4 +85,4 @@ def test_prediction_of_another_size_than_its_chip_is_refused(tmp_path: Path) -> 
     store = pack_chips(tmp_path)
     write_prediction(tmp_path, CHIP_IDS[0], store.read_target(0)[:16], {})
     with pytest.raises(ChipDataError, match=r"height and width \(32, 32\), got \(16, 32\), at"):
-        score_set("fold-1", store, tmp_path, None, tmp_path)
+        score_set(ChipSet("fold-1", store, tmp_path), tmp_path)

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from biomassters.calibration.calibration import Calibration
 from biomassters.calibration.fitting import calibrate
 from biomassters.calibration.held_out import HeldOutChip
-from biomassters.evaluation.intervals import JudgedChip
+from biomassters.evaluation.intervals import JudgedChip, JudgedSet
 from biomassters.prediction.maps import Map
 
 LEVEL = 0.8
@@ -40,3 +40,8 @@ def judge_simulated(calibration: Calibration, n_chips: int = 40) -> list[JudgedC
         JudgedChip(prediction, target, calibration.intervals(prediction), calibration)
         for prediction, target in simulate_maps(n_chips, seed=2)
     ]
+
+
+def judged_set(chips: list[JudgedChip]) -> JudgedSet:
+    """Return chips as a set to judge."""
+    return JudgedSet(len(chips), LEVEL, lambda: iter(chips))

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from biomassters.calibration.areas import LEAST_KNOWN, split_blocks
 from biomassters.calibration.calibration import Calibration
-from biomassters.evaluation.bootstrap import bootstrap_chips
+from biomassters.evaluation.bootstrap import LEVEL, bootstrap_chips
 from biomassters.evaluation.deciles import Deciles
 from biomassters.evaluation.figures import CONFIDENCE
 from biomassters.evaluation.proper_scores import score_clipped_normal, score_intervals
@@ -44,11 +44,21 @@ class JudgedChip(NamedTuple):
     calibration: Calibration
 
 
-JudgedReader = Callable[[], Iterator[JudgedChip]]
-"""Opens a pass over chips."""
+class JudgedSet(NamedTuple):
+    """Chips whose intervals are judged, read one by one.
+
+    Attributes:
+        n_chips: Their number.
+        level: Of the intervals.
+        read_chips: Opens a pass over them.
+    """
+
+    n_chips: int
+    level: float
+    read_chips: Callable[[], Iterator[JudgedChip]]
 
 
-def judge_intervals(read_chips: JudgedReader) -> dict[str, Any] | None:
+def judge_intervals(judged: JudgedSet) -> dict[str, Any] | None:
     """Judge the intervals of a set of chips, in two passes.
 
     Returns:
@@ -58,17 +68,16 @@ def judge_intervals(read_chips: JudgedReader) -> dict[str, Any] | None:
         has the confidence intervals by the same names. None where no chip has a target; None, too,
         for what no chip has.
     """
-    n_chips, level = 0, 0.0
-    for chip in read_chips():
-        n_chips, level = n_chips + 1, chip.calibration.level
-    if not n_chips:
+    if not judged.n_chips:
         return None
-    deciles = Deciles((chip.prediction for chip in read_chips()), n_chips)
-    chips = [_judge_chip(chip, deciles) for chip in read_chips() if np.isfinite(chip.target).any()]
+    deciles = Deciles((chip.prediction for chip in judged.read_chips()), judged.n_chips)
+    chips = [
+        _judge_chip(chip, deciles) for chip in judged.read_chips() if np.isfinite(chip.target).any()
+    ]
     if not chips:
         return None
     means, intervals = _average(chips)
-    return {"level": level, **_nest(means), CONFIDENCE: _nest(intervals)}
+    return {"level": judged.level, **_nest(means), CONFIDENCE: _nest(intervals)}
 
 
 def _judge_chip(chip: JudgedChip, deciles: Deciles) -> dict[str, Floats]:
@@ -84,14 +93,15 @@ def _judge_chip(chip: JudgedChip, deciles: Deciles) -> dict[str, Floats]:
         "width": upper - lower,
         "score": score_intervals(target, lower, upper, chip.calibration.level),
     }
+    every = np.ones(len(target))
     bins = np.searchsorted(BIN_EDGES, target, side="right") - 1
     classes = {
-        "": np.ones((len(target), 1)),
+        "": every[:, None],
         "_by_decile": deciles.share(chip.prediction[known]),
         "_by_bin": np.eye(len(BIN_EDGES))[bins],
     }
     judged = {
-        f"pixel.{name}{suffix}": _divide(values @ shares, shares.sum(axis=0))
+        f"pixel.{name}{suffix}": _divide(values @ shares, every @ shares)
         for suffix, shares in classes.items()
         for name, values in figures.items()
     }
@@ -152,12 +162,15 @@ def _average(chips: list[dict[str, Floats]]) -> tuple[dict[str, Any], dict[str, 
 
     Both by dotted name, of the figures' shapes.
     """
+    names = np.repeat(list(chips[0]), [len(values) for values in chips[0].values()])
     table = np.array([np.concatenate(list(chip.values())) for chip in chips])
     known = np.isfinite(table)
     filled = np.where(known, table, 0)
     means = _divide(filled.sum(axis=0), known.sum(axis=0))
     ends = bootstrap_chips(len(table), lambda counts: _divide(counts @ filled, counts @ known))
-    cuts = np.cumsum([len(values) for values in chips[0].values()])[:-1]
+    is_coverage = np.char.find(names, "coverage") >= 0
+    _widen_certain(ends, np.where(is_coverage, means, np.nan), known.sum(axis=0))
+    cuts = np.flatnonzero(names[1:] != names[:-1]) + 1
     return tuple(  # type: ignore[return-value]  # two of them
         {
             name: [None if np.isnan(value).any() else value.tolist() for value in part]
@@ -165,6 +178,26 @@ def _average(chips: list[dict[str, Floats]]) -> tuple[dict[str, Any], dict[str, 
         }
         for values in (means, ends)
     )
+
+
+def _widen_certain(ends: Floats, coverage: Floats, n_chips: Floats) -> None:
+    """Give intervals to coverages of which all chips have the same, 1 or 0: so have all resamples.
+
+    If chips were covered with a mean of p, that all n are covered wholly had a probability of at
+    most p^n, which shall be 2.5 % or more.
+
+    Source: Clopper, Pearson, The use of confidence or fiducial limits (1934).
+
+    Args:
+        ends: Of the confidence intervals, (F, 2); those of such coverages are replaced.
+        coverage: (F,); NaN = another figure.
+        n_chips: Chips that have it, (F,).
+    """
+    reach = 1 - ((1 - LEVEL) / 2) ** (1 / np.maximum(n_chips, 1))
+    is_known = np.isfinite(ends).all(axis=1)
+    for certain, lower, upper in ((1, 1 - reach, 1 + 0 * reach), (0, 0 * reach, reach)):
+        chosen = is_known & (coverage == certain)
+        ends[chosen] = np.stack([lower, upper], axis=1)[chosen]
 
 
 def _nest(figures: Mapping[str, Iterable[Any]]) -> dict[str, Any]:

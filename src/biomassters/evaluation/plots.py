@@ -202,6 +202,65 @@ def draw_error_by_bin(summary: Mapping[str, Mapping[str, Any]], title: str) -> F
     return figure
 
 
+def draw_coverage(intervals: Mapping[str, Any], title: str) -> Figure:
+    """Draw how many targets lie in their interval: by decile of the prediction, and by area.
+
+    Args:
+        intervals: As `intervals.judge_intervals` returns them.
+        title: What the chips are.
+    """
+    figure = Figure(figsize=(10, 4.4), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    confidence = intervals["ci95"]
+    coverages = zip(
+        intervals["pixel"]["coverage_by_decile"],
+        confidence["pixel"]["coverage_by_decile"],
+        strict=True,
+    )
+    _draw_shares(left, range(1, 11), list(coverages), label="pixels", color="tab:green")
+    left.set_xticks(range(1, 11))
+    left.set_xlabel("decile of the prediction")
+    left.set_ylabel("share of targets in their interval")
+    areas = {"pixel": "pixel", "block_1ha": "1 ha", "block_16ha": "16 ha", "chip": "chip"}
+    parts = [(intervals[key], confidence[key]) for key in areas]
+    naive = [(part["naive"], ends["naive"]) for part, ends in parts[1:]]
+    for first, label, colour, pairs in (
+        (0, "calibrated", "tab:green", parts),
+        (1.15, "as if pixels erred independently", "tab:red", naive),
+    ):
+        shares = [(part["coverage"], ends["coverage"]) for part, ends in pairs]
+        places = [first + number for number in range(len(shares))]
+        _draw_shares(right, places, shares, label=label, color=colour)
+    widths = ["-" if part["width"] is None else f"{part['width']:.0f} t/ha" for part, _ in parts]
+    labels = [f"{name}\n{width}" for name, width in zip(areas.values(), widths, strict=True)]
+    right.set_xticks(range(len(areas)), labels)
+    right.set_xlabel("mean of an area, and the mean width of its interval")
+    for axes in (left, right):
+        axes.axhline(intervals["level"], color="black", linewidth=0.8, linestyle="--")
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlim(*(np.array(axes.get_xticks())[[0, -1]] + (-0.5, 0.5)))
+    right.legend(frameon=False, loc="center left")
+    figure.suptitle(
+        f"{title}; dashed: the intervals' level, {100 * intervals['level']:g} %;"
+        " bars: 95 % confidence intervals over chips",
+        fontsize=11,
+    )
+    return figure
+
+
+def _draw_shares(
+    axes: Axes,
+    places: Sequence[float],
+    shares: Sequence[tuple[float | None, Sequence[float] | None]],
+    **style: Any,
+) -> None:
+    """Draw shares as points with their confidence intervals, where there are any."""
+    values = np.array([np.nan if share is None else share for share, _ in shares])
+    ends = np.array([(np.nan, np.nan) if pair is None else pair for _, pair in shares])
+    reach = np.maximum((ends - values[:, None]) * (-1, 1), 0)
+    axes.errorbar(places, values, reach.T, fmt="o", capsize=3, elinewidth=1, **style)
+
+
 def draw_histograms(histograms: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     """Draw the distribution of each band's values over the train chips.
 

@@ -5,13 +5,21 @@ import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from matplotlib.figure import Figure
 
 from biomassters.errors import ChipDataError
 from biomassters.evaluation.bootstrap import LEAST_CHIPS
-from biomassters.evaluation.plots import Panel, draw_density, draw_error_by_bin, draw_panels
+from biomassters.evaluation.intervals import JudgedSet, judge_intervals
+from biomassters.evaluation.plots import (
+    Panel,
+    draw_coverage,
+    draw_density,
+    draw_error_by_bin,
+    draw_panels,
+)
 from biomassters.evaluation.scores import (
     DENSITY_EDGES,
     TABLE_COLUMNS,
@@ -32,33 +40,44 @@ N_PANELS: Final = 4
 """Chips that a picture shows side by side with their predictions."""
 
 
-def score_set(
-    name: str,
-    store: ChipStore,
-    predictions: Path,
-    choose_baseline: Baseline | None,
-    images: Path,
-    others: Mapping[str, Path] | None = None,
-) -> Scores:
-    """Score one set of chips, and draw it.
+class ChipSet(NamedTuple):
+    """A set of chips to score.
 
-    Args:
+    Attributes:
         name: Of the set; titles and files carry it.
         store: The chips.
         predictions: The folder of their predictions; chips without one do not count.
         choose_baseline: What to compare with; None = nothing.
-        images: The folder for `panels_NAME.png`, `density_NAME.png` and `error_by_bin_NAME.png`.
         others: Folders of other models' predictions of the same chips, by the models' names.
+        judged: The chips with their intervals; None = they have none.
+    """
+
+    name: str
+    store: ChipStore
+    predictions: Path
+    choose_baseline: Baseline | None = None
+    others: Mapping[str, Path] = MappingProxyType({})
+    judged: JudgedSet | None = None
+
+
+def score_set(chips: ChipSet, images: Path) -> Scores:
+    """Score one set of chips, and draw it.
+
+    Args:
+        chips: The set.
+        images: The folder for `panels_NAME.png`, `density_NAME.png` and `error_by_bin_NAME.png`,
+            and for `coverage_NAME.png` if the chips have intervals.
 
     Raises:
         ChipDataError: No chip has both a prediction and a target, or another model's prediction is
             missing.
     """
+    name, store, predictions = chips.name, chips.store, chips.predictions
     chip_ids = find_predicted(store, predictions)
     scores = score_maps(
         open_maps(store, predictions, chip_ids),
-        choose_baseline,
-        {other: open_maps(store, folder, chip_ids) for other, folder in (others or {}).items()},
+        chips.choose_baseline,
+        {other: open_maps(store, folder, chip_ids) for other, folder in chips.others.items()},
     )
     if not scores.chip_ids:
         raise ChipDataError(
@@ -74,11 +93,15 @@ def score_set(
     panels = [
         _read_panel(store, predictions, chip_id) for chip_id in choose_panel_chips(scores, N_PANELS)
     ]
+    if chips.judged is not None:
+        scores.intervals = judge_intervals(chips.judged)
     figures = {
         "panels": draw_panels(panels),
         "density": draw_density(scores.density, DENSITY_EDGES, name),
         "error_by_bin": draw_error_by_bin(scores.summary, name),
     }
+    if scores.intervals is not None:
+        figures["coverage"] = draw_coverage(scores.intervals, name)
     for kind, figure in figures.items():
         write_figure(images / f"{kind}_{name}.png", figure)
     return scores

@@ -44,6 +44,7 @@ class Scores:
             (`baseline`, where there is one), and of each other model by its name.
         density: Pixels by target (rows) and prediction (columns), in bins of DENSITY_EDGES.
         chip_means: Each chip's mean target and mean prediction, t/ha.
+        intervals: How well the predictions' intervals hold; None = they have none.
     """
 
     errors: dict[str, ChipErrors] = field(default_factory=lambda: {MODEL: ChipErrors()})
@@ -51,6 +52,7 @@ class Scores:
         default_factory=lambda: np.zeros((len(DENSITY_EDGES) - 1,) * 2)
     )
     chip_means: list[tuple[float, float]] = field(default_factory=list)
+    intervals: dict[str, Any] | None = None
 
     @property
     def chip_ids(self) -> list[str]:
@@ -61,6 +63,10 @@ class Scores:
     def summary(self) -> dict[str, dict[str, Any]]:
         """The metrics of each by name, with their confidence intervals."""
         return {name: errors.summarise() for name, errors in self.errors.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the summary, with what is known of intervals."""
+        return self.summary | ({} if self.intervals is None else {"intervals": self.intervals})
 
     def list_chips(self, name: str) -> list[dict[str, Any]]:
         """Return a row of `TABLE_COLUMNS` a chip, for a table or a plot."""

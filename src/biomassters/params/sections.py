@@ -271,17 +271,18 @@ class PredictedModels(Section, extra="ignore"):
     Attributes:
         models: The models whose predictions are averaged: `final`, all the `folds`, or all that
             were `imported` (`python -m biomassters import-weights`).
+        calibration: The file with the intervals of these models' maps: `calibration.json`, which
+            `calibrate` writes, or another; `presets/uncalibrated.json` has none.
     """
 
     models: Literal["final", "folds", "imported"]
+    calibration: str = Field(min_length=1)
 
 
 class PredictParams(PredictedModels, extra="forbid"):
     """From models and chips to maps.
 
     Attributes:
-        calibration: The file with the intervals of these models' maps: `calibration.json`, which
-            `calibrate` writes, or another; `presets/uncalibrated.json` has none.
         tta: The views whose predictions are averaged.
         clamp: Raise negative predictions to 0 t/ha.
         batch_size: Chips a forward pass.
@@ -290,7 +291,6 @@ class PredictParams(PredictedModels, extra="forbid"):
             OpenVINO where the model is on a CPU that has the arithmetic.
     """
 
-    calibration: str = Field(min_length=1)
     tta: ViewsName
     clamp: bool
     batch_size: int = Field(gt=0)
