@@ -23,6 +23,7 @@ TINY: Mapping[str, Any] = {
     "train.validation_every": 1,
     "finetune.epochs": 2,
     "calibration.level": 0.5,  # two held-out chips tell no more
+    "baselines.max_iter": 3,
     "predict.engine": "torch",  # a conversion takes longer than these predictions
 }
 """Changes of the committed params: every stage takes seconds."""

@@ -296,3 +296,17 @@ class PredictParams(PredictedModels, extra="forbid"):
     batch_size: int = Field(gt=0)
     precision: Precision
     engine: EngineName
+
+
+class BaselinesParams(Section):
+    """What the network should beat: gradient-boosted trees, pixel by pixel.
+
+    Attributes:
+        pixels: That trees are fitted to, drawn from all train chips, as many of each.
+        max_iter: Trees that are added up.
+        seed: Seed of the draw.
+    """
+
+    pixels: int = Field(gt=0)
+    max_iter: int = Field(gt=0)
+    seed: Seed

@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from biomassters.params.sections import (
     AugmentationParams,
+    BaselinesParams,
     CalibrationParams,
     CleaningName,
     DataParams,
@@ -50,6 +51,7 @@ class Params(Section):
     finetune: FinetuneParams
     calibration: CalibrationParams
     predict: PredictParams
+    baselines: BaselinesParams
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Params":

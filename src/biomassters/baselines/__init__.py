@@ -1,0 +1,1 @@
+"""What a network should beat: gradient-boosted trees, pixel by pixel."""
