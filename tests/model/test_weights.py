@@ -26,6 +26,7 @@ from biomassters.params.sections import ModelParams, PredictParams
 from biomassters.processes.packages import list_versions
 
 SETTINGS = ModelParams(
+    bands="all",
     backbone="mobilenetv3_small_050",
     pretrained=False,
     decoder_channels=(8, 8, 8, 8, 8),
@@ -67,6 +68,15 @@ def test_loaded_model_predicts_the_same_from_stored_integers(
     with torch.no_grad():
         expected = model(model.normalise(s1, s2, present))
         assert torch.equal(loaded(loaded.normalise(s1, s2, present)), expected)
+
+
+def test_weights_remember_the_bands_and_their_normalisation(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_weights(path, build(bands=("B4", "VV ascending")), {})
+    loaded = load_model(path)
+    assert loaded.architecture.bands == ("B4", "VV ascending")
+    assert (loaded.bands.s1, loaded.bands.s2) == ((0,), (2,))
+    assert load_file(path)["normalisation.offset"].tolist() == [-60, 0]
 
 
 def test_same_model_gives_the_same_bytes(model: BiomassModel, tmp_path: Path) -> None:
@@ -247,13 +257,17 @@ def test_unsound_architecture_in_the_header_names_the_file(
 
 
 def test_architecture_survives_json() -> None:
-    for changes in ({}, {"month_aggregation": "max", "missing_months": "mask"}):
+    for changes in (
+        {},
+        {"month_aggregation": "max", "missing_months": "mask"},
+        {"bands": ("B4", "VV ascending")},
+    ):
         architecture = build(**changes).architecture
         assert decode_architecture(encode_architecture(architecture)) == architecture
 
 
 def test_architecture_of_an_older_file_is_as_the_winners() -> None:
-    new = {"month_aggregation", "month_encoding", "missing_months"}
+    new = {"bands", "month_aggregation", "month_encoding", "missing_months"}
     fields = json.loads(encode_architecture(build().architecture))
     old = json.dumps({name: value for name, value in fields.items() if name not in new})
     assert decode_architecture(old) == build().architecture

@@ -3,7 +3,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from biomassters.errors import ParamsError
+from biomassters.params.bands import BandName
 from biomassters.params.reading import read_document, read_params
 from biomassters.params.sections import PredictParams, Section
 from biomassters.params.whole import Params
+from biomassters.store.bands import BANDS
 from repository_copy import ROOT, set_params
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
@@ -111,6 +113,14 @@ def test_learning_rate_that_plain_yaml_takes_for_a_string_is_a_number(
         ("cleaning", "fourth", r"cleaning: input should be 'none', 'winner', 'second' or 'third'"),
         ("augmentation.month_dropout_rate", 1.0, r"less than 1, got 1\.0"),
         ("model.decoder_channels", [8, 8], r"model\.decoder_channels: .*at least 5"),
+        (
+            "model.bands",
+            [],
+            r"model\.bands: expected all, or .* VV ascending, .* CLP; got an empty",
+        ),
+        ("model.bands", ["B4", "B9"], r"params\.yaml: model\.bands: expected all, .* CLP; got B9$"),
+        ("model.bands", ["B4", "B4"], r"model\.bands: .*each once.*; got B4 more than once$"),
+        ("model.bands", "B4", r"model\.bands: expected all, or a list .*; got 'B4'$"),
         ("folds", [], r"folds: .*at least 1"),
         ("folds", [-1], r"folds\.0: input should be greater than or equal to 0, got -1$"),
         ("folds", ["x"], r"folds\.0: .*integer, got 'x'; write a whole number, without quotes$"),
@@ -135,6 +145,14 @@ def test_value_against_the_schema_names_key_and_expectation(
     with pytest.raises(ParamsError, match=message) as caught:
         read_params(Params, write_changed(tmp_path, key, value))
     assert "\n" not in str(caught.value)
+
+
+def test_bands_are_all_or_some_of_those_of_a_chip_in_whatever_order(tmp_path: Path) -> None:
+    assert get_args(BandName) == BANDS
+    assert read_params(Params, ROOT / "params.yaml").model.bands == "all"
+    for names in (["CLP", "VV ascending"], list(BANDS)):
+        path = write_changed(tmp_path, "model.bands", names)
+        assert read_params(Params, path).model.bands == tuple(names)
 
 
 @pytest.mark.parametrize(

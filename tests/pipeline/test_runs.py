@@ -15,6 +15,7 @@ import rasterio
 from reruns import ALL, FINGERPRINT, TRAINING, list_stages_run
 from workspace import Workspace, kill_dvc_while_training
 
+from biomassters.model.weights import load_model
 from biomassters.params.reading import read_document
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.store.georeference import allow_nowhere
@@ -29,12 +30,17 @@ def test_second_repro_finds_nothing_to_do(workspace: Workspace) -> None:
     assert workspace.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_experiment_with_a_learning_rate_that_yaml_reads_as_a_string(workspace: Workspace) -> None:
-    result = workspace.run("dvc", "exp", "run", "-S", "lr=1e-5")
+def test_experiment_with_some_bands_and_a_learning_rate_that_yaml_reads_as_a_string(
+    workspace: Workspace,
+) -> None:
+    bands = "model.bands=[B4,VH descending]"
+    result = workspace.run("dvc", "exp", "run", "-S", "lr=1e-5", "-S", bands)
     assert list_stages_run(result.stdout) == set(TRAINING.split())
     curve = workspace.folder / "metrics/train/0/plots/metrics/train/lr.tsv"
     assert float(curve.read_text().split()[-1]) <= 1e-5
     assert "1e-05" in workspace.run("dvc", "params", "diff").stdout
+    final = load_model(workspace.folder / "models/final/final.safetensors")
+    assert final.architecture.bands == ("B4", "VH descending")
     difference = workspace.run("dvc", "metrics", "diff", "--json").stdout
     changed = json.loads(difference)["metrics/evaluation.json"]
     assert changed["test.model.chip_rmse"]["diff"] != 0

@@ -28,8 +28,8 @@ SETTINGS = [
 ]
 
 
-def draw_images(n_chips: int = 3, side: int = 32) -> Tensor:
-    return torch.randn(n_chips, 12, 15, side, side, generator=torch.Generator().manual_seed(5))
+def draw_images(n_bands: int = 15) -> Tensor:
+    return torch.randn(3, 12, n_bands, 32, 32, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +37,20 @@ def model() -> BiomassModel:
     return warm(build_tiny_model())
 
 
-def warm(model: BiomassModel) -> BiomassModel:
+def warm(model: BiomassModel, n_bands: int = 15) -> BiomassModel:
     """Give a model's norms statistics of their features, so that its outputs are of one size."""
     with torch.no_grad():
         for _ in range(20):
-            model.train()(draw_images())
+            model.train()(draw_images(n_bands))
     return model.eval()
 
 
 @torch.inference_mode()
 def measure_difference(
-    model: BiomassModel, converted: OpenVinoModel, ignored: Tensor | None
+    model: BiomassModel, converted: OpenVinoModel, ignored: Tensor | None, n_bands: int = 15
 ) -> float:
-    expected, got = model(draw_images(), ignored), converted(draw_images(), ignored)
+    images = draw_images(n_bands)
+    expected, got = model(images, ignored), converted(images, ignored)
     assert (got.shape, got.dtype) == (expected.shape, torch.float32)
     return float((got - expected).std() / expected.std())
 
@@ -60,7 +61,7 @@ def test_network_of_one_chip_is_the_network(changes: dict[str, Any]) -> None:
     if model.architecture.month_encoding == "learned":
         for aggregate in model.network.attn:
             torch.nn.init.normal_(aggregate.month_encoding)
-    images, months = draw_example(32)
+    images, months = draw_example(15, 32)
     year = torch.zeros(1, 12, 15, 32, 32)
     year[0, months] = images
     ignored = torch.ones(1, 12, dtype=torch.bool)
@@ -78,6 +79,12 @@ def test_openvino_predicts_what_torch_does_whatever_months_are_ignored(
         assert measure_difference(model, converted, ignored) < 1e-5
 
 
+def test_openvino_predicts_what_torch_does_of_a_model_of_some_bands() -> None:
+    model = warm(build_tiny_model(bands=("VV ascending", "B4", "B8")), n_bands=3)
+    converted = OpenVinoModel(model, precision="fp32", chip_size=32)
+    assert measure_difference(model, converted, IGNORED, n_bands=3) < 1e-5
+
+
 @pytest.mark.skipif(
     engines._find_obstacle(torch.device("cpu"), "bf16") is not None, reason="a CPU without bfloat16"
 )
@@ -91,6 +98,7 @@ def test_golden_network_predicts_the_winners_numbers(shared_folder: Path, backbo
     """Outputs of the winner's own code (docs/winner.md)."""
     model = BiomassModel.build_blank(
         Architecture(
+            bands="all",
             backbone=backbone,
             decoder_channels=DECODER_CHANNELS[backbone],
             normalisation="minmax",

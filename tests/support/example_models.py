@@ -9,6 +9,7 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.params.sections import ModelParams
 
 SETTINGS = ModelParams(
+    bands="all",
     backbone="mobilenetv3_small_050",
     pretrained=False,
     decoder_channels=DECODER_CHANNELS["mobilenetv3_small_050"],

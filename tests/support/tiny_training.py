@@ -26,6 +26,7 @@ IDS = ("5eed0001", "5eed0002", "5eed0003", "5eed0004")
 CHIP_SIZE = 32
 
 MODEL = ModelParams(
+    bands="all",
     backbone="mobilenetv3_small_050",
     pretrained=False,
     decoder_channels=(16, 16, 8, 8, 8),

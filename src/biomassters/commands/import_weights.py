@@ -123,6 +123,7 @@ def _build(found: FoundWeights, backbone: str | None, source: Path) -> BiomassMo
     """Build the model whose tensors are exactly those that were found, for `_fill` to fill."""
     channels = _read_decoder_channels(found.tensors, source)
     architecture = Architecture(
+        bands="all",
         backbone=_find_backbone(found, source) if backbone is None else backbone,
         decoder_channels=channels,
         normalisation="minmax",

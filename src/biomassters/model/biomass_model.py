@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from biomassters.errors import ModelError
 from biomassters.model import activation_checkpointing, target_scaling
+from biomassters.model.input_bands import choose_bands
 from biomassters.model.kept_months import KeptMonths, ignore_absent_months
 from biomassters.model.network import Network
 from biomassters.model.normalisation import BandNormalisation, fill_absent_months
 from biomassters.params.sections import Architecture, ModelParams
 from biomassters.processes.environment import ACTIVATION_CHECKPOINTING_VARIABLE
 from biomassters.statistics.figures import Statistics
-from biomassters.store.bands import N_BANDS
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class BiomassModel(nn.Module):
 
     Attributes:
         architecture: What to build before weights are loaded.
+        bands: The bands that it sees, C of them.
         network: The winner's network.
         normalisation: From stored integers to the network's input.
         target_scale: What the head's output is multiplied by, in the space of the target scaling
@@ -49,11 +50,13 @@ class BiomassModel(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = architecture
+        self.bands = choose_bands(architecture.bands)
         self.network = Network(
             backbone=architecture.backbone,
             decoder_channels=architecture.decoder_channels,
             month_aggregation=architecture.month_aggregation,
             month_encoding=architecture.month_encoding,
+            n_bands=self.bands.n_bands,
             pretrained=pretrained,
         )
         self.normalisation = normalisation
@@ -83,7 +86,7 @@ class BiomassModel(nn.Module):
         return cls(
             architecture=architecture,
             normalisation=BandNormalisation.from_statistics(
-                settings.normalisation, statistics.normalisation
+                settings.normalisation, statistics.normalisation, choose_bands(settings.bands)
             ),
             target_scale=scale,
             target_offset=offset,
@@ -93,10 +96,10 @@ class BiomassModel(nn.Module):
     @classmethod
     def build_blank(cls, architecture: Architecture) -> "BiomassModel":
         """Build a model whose every number is still to be loaded; nothing is downloaded."""
-        blank = [0.0] * N_BANDS
-        return cls(
-            architecture=architecture, normalisation=BandNormalisation(offset=blank, scale=blank)
-        )
+        bands = choose_bands(architecture.bands)
+        blank = [0.0] * bands.n_bands
+        normalisation = BandNormalisation(offset=blank, scale=blank, bands=bands)
+        return cls(architecture=architecture, normalisation=normalisation)
 
     @property
     def device(self) -> torch.device:
@@ -128,10 +131,21 @@ class BiomassModel(nn.Module):
         With `missing_months` `nearest`, absent months show another month's Sentinel-2 images.
         """
         s2_present = s2_present.to(s2.device, non_blocking=True)
-        if self.architecture.missing_months == "nearest":
+        if self.fills_absent_months:
             s2, s2_present = fill_absent_months(s2, s2_present)
         images: Tensor = self.normalisation(s1, s2, s2_present)
         return images
+
+    @property
+    def fills_absent_months(self) -> bool:
+        """Whether a month without Sentinel-2 images shows those of another."""
+        return self.architecture.missing_months == "nearest" and bool(self.bands.s2)
+
+    @property
+    def ignores_absent_months(self) -> bool:
+        """Whether months are ignored for what a chip lacks."""
+        # A month without Sentinel-2 lacks nothing to a model that sees none of its bands.
+        return self.architecture.missing_months == "mask" and bool(self.bands.s2)
 
     def ignore_months(self, s2_present: Tensor) -> Tensor | None:
         """Return the months to ignore for what a chip lacks, (B, T) bool; None: no month.
@@ -139,7 +153,7 @@ class BiomassModel(nn.Module):
         Args:
             s2_present: (B, T) bool; False = absent month. On the CPU, it makes no GPU wait.
         """
-        if self.architecture.missing_months != "mask":
+        if not self.ignores_absent_months:
             return None
         return ignore_absent_months(s2_present)
 
@@ -154,7 +168,7 @@ class BiomassModel(nn.Module):
         of AGBM.
 
         Args:
-            images: Normalised bands, (B, T, 15, H, W); H and W multiples of 32.
+            images: Normalised bands, (B, T, C, H, W); H and W multiples of 32.
             ignored: Months that are neither encoded nor get any weight, (B, T) bool, on any device
                 (on the CPU, it makes no GPU wait); None: no month is ignored.
         """
@@ -164,7 +178,7 @@ class BiomassModel(nn.Module):
         """Return `predict_scaled` from the images of the kept months alone.
 
         Args:
-            images: Normalised bands, (M, 15, H, W); channels last in memory, they need no copy.
+            images: Normalised bands, (M, C, H, W); channels last in memory, they need no copy.
             kept: Which months they are.
         """
         return self._scale_output(self.network.predict_kept(images, kept))

@@ -1,4 +1,4 @@
-"""The image encoder: any timm backbone with five feature levels, on the 15 bands of a month.
+"""The image encoder: any timm backbone with five feature levels, on the bands of a month.
 
 Months are images like any others to it: what makes them a year is `month_aggregation`.
 """
@@ -25,12 +25,13 @@ class Encoder(nn.Module):
         is_frozen: Whether it stays as it is, whatever is trained.
     """
 
-    def __init__(self, *, backbone: str, pretrained: bool) -> None:
+    def __init__(self, *, backbone: str, pretrained: bool, n_bands: int = N_BANDS) -> None:
         """Create the backbone.
 
         Args:
             backbone: A name that timm lists, with or without the tag of its weights.
-            pretrained: Start from timm's published weights, which timm adapts to 15 bands.
+            pretrained: Start from timm's published weights, which timm adapts to the bands.
+            n_bands: Channels of the images.
 
         Raises:
             ModelError: timm does not know the name, it has not the five levels of REDUCTIONS, or
@@ -38,7 +39,7 @@ class Encoder(nn.Module):
         """
         super().__init__()
         _check_name(backbone)
-        self.model = _create(backbone, pretrained)
+        self.model = _create(backbone, pretrained, n_bands)
         self.channels = tuple(self.model.feature_info.channels())
         self.reductions = tuple(self.model.feature_info.reduction())
         _check_levels(backbone, self.reductions)
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
         return super().train(mode and not self.is_frozen)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the feature levels of images, (N, 15, H, W), H and W multiples of 32."""
+        """Return the feature levels of images, (N, n_bands, H, W), H and W multiples of 32."""
         features: list[Tensor] = self.model(images)
         return features
 
@@ -89,19 +90,19 @@ def _check_levels(backbone: str, reductions: tuple[int, ...]) -> None:
     )
 
 
-def _create(backbone: str, pretrained: bool) -> Any:
+def _create(backbone: str, pretrained: bool, n_bands: int) -> Any:
     # What a backbone raises when it has no feature levels, or a download when there is no network,
     # is not one class of exception, nor timm's own; so both handlers take any.
     import timm
 
     try:
         return timm.create_model(
-            backbone, features_only=True, in_chans=N_BANDS, pretrained=pretrained
+            backbone, features_only=True, in_chans=n_bands, pretrained=pretrained
         )
     except Exception as error:
         cause = " ".join(str(error).split())
         if pretrained:
-            _create(backbone, False)
+            _create(backbone, False, n_bands)
             raise ModelError(
                 f"expected timm's published weights of {backbone}, got {type(error).__name__}"
                 f" ({cause}), at model.pretrained; connect to the network once (they are kept),"

@@ -15,6 +15,7 @@ from biomassters.model.execution import Compiled
 from biomassters.model.kept_months import KeptMonths, find_kept_months
 from biomassters.model.month_aggregation import build_aggregation
 from biomassters.params.sections import AggregationName, MonthEncodingName
+from biomassters.store.bands import N_BANDS
 
 
 class Network(nn.Module):
@@ -30,10 +31,11 @@ class Network(nn.Module):
         decoder_channels: Sequence[int],
         month_aggregation: AggregationName = "attention",
         month_encoding: MonthEncodingName = "none",
+        n_bands: int = N_BANDS,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(backbone=backbone, pretrained=pretrained)
+        self.encoder = Encoder(backbone=backbone, pretrained=pretrained, n_bands=n_bands)
         channels = self.encoder.channels
         self.attn = nn.ModuleList(
             build_aggregation(month_aggregation, channels=n, month_encoding=month_encoding)
@@ -58,7 +60,7 @@ class Network(nn.Module):
         """Return the head's output, (B, 1, H, W).
 
         Args:
-            images: Normalised bands, (B, T, 15, H, W); H and W multiples of 32.
+            images: Normalised bands, (B, T, n_bands, H, W); H and W multiples of 32.
             ignored: Months that are not looked at, (B, T) bool; see `find_kept_months`.
         """
         kept = find_kept_months(ignored, images.shape, images.device)
@@ -68,7 +70,7 @@ class Network(nn.Module):
         """Return the head's output, (B, 1, H, W), from the images of the kept months alone.
 
         Args:
-            images: Normalised bands, (M, 15, H, W), as `kept.pick` returns them.
+            images: Normalised bands, (M, C, H, W), as `kept.pick` returns them.
             kept: Which months they are.
         """
         # Not in what is compiled: how many months are kept is not known before it runs.

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from biomassters.errors import ModelError
+from biomassters.model.input_bands import ALL_BANDS, InputBands, pick_channels
 from biomassters.params.sections import NormalisationName
 from biomassters.statistics.figures import Normalisation
 from biomassters.store.bands import (
     BANDS,
     N_BANDS,
-    N_S1,
     S1_STORED_NODATA,
     S1_STORED_SCALE_DB,
     S2_STORED_NODATA,
@@ -33,28 +33,40 @@ class BandNormalisation(nn.Module):
     """Scale each band as (value - offset) * scale.
 
     Attributes:
-        offset: (15,), dB, DN or percent.
-        scale: (15,), per dB, DN or percent; 0 where a band has no spread, so that it is 0.
+        bands: The bands that the images have, C of them: by default all 15.
+        offset: (C,), dB, DN or percent.
+        scale: (C,), per dB, DN or percent; 0 where a band has no spread, so that it is 0.
     """
 
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, *, offset: Sequence[float], scale: Sequence[float]) -> None:
+    def __init__(
+        self,
+        *,
+        offset: Sequence[float],
+        scale: Sequence[float],
+        bands: InputBands = ALL_BANDS,
+    ) -> None:
         super().__init__()
+        self.bands = bands
         self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
     @classmethod
     def from_statistics(
-        cls, name: NormalisationName, statistics: Normalisation
+        cls,
+        name: NormalisationName,
+        statistics: Normalisation,
+        bands: InputBands = ALL_BANDS,
     ) -> "BandNormalisation":
         """Build a normalisation by name.
 
         Args:
             name: `minmax` to 0...1, `zscore` to mean 0 and standard deviation 1, `percentile` from
                 the 1st...99th percentile to 0...1; nothing is clipped.
-            statistics: By band; only what the name needs must be known.
+            statistics: By band, of all 15; only what the name needs must be known.
+            bands: Those that the model sees.
 
         Raises:
             ModelError: What the name needs is not known, or not of every band.
@@ -68,10 +80,11 @@ class BandNormalisation(nn.Module):
         else:
             offset = _need(statistics.minimum, name, "minimum")
             spread = _subtract(_need(statistics.maximum, name, "maximum"), offset)
-        return cls(offset=offset, scale=[1 / width if width > 0 else 0.0 for width in spread])
+        scale = [1 / width if width > 0 else 0.0 for width in spread]
+        return cls(offset=bands.pick(offset), scale=bands.pick(scale), bands=bands)
 
     def forward(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:
-        """Return the model's input, (B, T, 15, H, W) float32; 0 in nodata and absent months.
+        """Return the model's input, (B, T, C, H, W) float32; 0 in nodata and absent months.
 
         Args:
             s1: Backscatter, (B, T, 4, H, W), int16, 0.01 dB; -32768 = nodata.
@@ -79,7 +92,7 @@ class BandNormalisation(nn.Module):
             s2_present: (B, T) bool; False = absent month.
         """
         n_chips, n_months, _, height, width = s1.shape
-        shape = n_chips, n_months, N_BANDS, height, width
+        shape = n_chips, n_months, self.bands.n_bands, height, width
         if s1.device.type == "cpu":
             images = np.empty(shape, np.float32)
             for place in np.ndindex(n_chips, n_months):
@@ -99,21 +112,21 @@ class BandNormalisation(nn.Module):
         Args:
             s1: Backscatter, (4, H, W), 0.01 dB.
             s2: Reflectance and cloud probability, (11, H, W); None = absent month.
-            out: Where they go, (15, H, W) float32, of any strides.
+            out: Where they go, (C, H, W) float32, of any strides.
         """
         offset, scale = self.offset.numpy(), self.scale.numpy()
         plane = np.empty(s1.shape[1:], np.float32)
-        for band in range(N_S1):
-            np.multiply(s1[band], _S1_SCALE, out=plane, dtype=np.float32, casting="unsafe")
+        for band, stored in enumerate(s1[channel] for channel in self.bands.s1):
+            np.multiply(stored, _S1_SCALE, out=plane, dtype=np.float32, casting="unsafe")
             np.subtract(plane, offset[band], out=plane)
             np.multiply(plane, scale[band], out=plane)
-            np.putmask(plane, s1[band] == S1_STORED_NODATA, 0.0)
+            np.putmask(plane, stored == S1_STORED_NODATA, 0.0)
             out[band] = plane
+        n_s1 = len(self.bands.s1)
         if s2 is None:
-            out[N_S1:] = 0.0
+            out[n_s1:] = 0.0
             return
-        for band in range(N_S1, N_BANDS):
-            stored = s2[band - N_S1]
+        for band, stored in enumerate((s2[channel] for channel in self.bands.s2), n_s1):
             np.subtract(stored, offset[band], out=plane, dtype=np.float32, casting="unsafe")
             np.multiply(plane, scale[band], out=plane)
             np.putmask(plane, stored == S2_STORED_NODATA, 0.0)
@@ -122,16 +135,21 @@ class BandNormalisation(nn.Module):
     def _normalise_at_once(self, s1: Tensor, s2: Tensor, s2_present: Tensor) -> Tensor:
         """Normalise a batch in a few operations, as a GPU likes it."""
         offset, scale = self.offset[:, None, None], self.scale[:, None, None]
+        n_s1 = len(self.bands.s1)
         n_chips, n_months, _, height, width = s1.shape
-        images = s1.new_empty((n_chips, n_months, N_BANDS, height, width), dtype=torch.float32)
-        backscatter, optical = images[:, :, :N_S1], images[:, :, N_S1:]
-        backscatter.copy_(s1).mul_(S1_STORED_SCALE_DB).sub_(offset[:N_S1]).mul_(scale[:N_S1])
+        s1 = pick_channels(s1, self.bands.s1)
+        # As int16, where nodata is -1: a GPU can neither join nor compare uint16.
+        as_int16 = pick_channels(s2.view(torch.int16), self.bands.s2)
+        images = s1.new_empty(
+            (n_chips, n_months, self.bands.n_bands, height, width), dtype=torch.float32
+        )
+        backscatter, optical = images[:, :, :n_s1], images[:, :, n_s1:]
+        backscatter.copy_(s1).mul_(S1_STORED_SCALE_DB).sub_(offset[:n_s1]).mul_(scale[:n_s1])
         backscatter.masked_fill_(s1 == S1_STORED_NODATA, 0.0)
-        optical.copy_(s2)  # first of all: a GPU can do little else with uint16
-        # As int16, where it is -1: a GPU cannot compare uint16.
-        nodata = s2.view(torch.int16) == S2_STORED_NODATA - 2**16
+        optical.copy_(as_int16.view(torch.uint16))  # a GPU can do little else with uint16
+        nodata = as_int16 == S2_STORED_NODATA - 2**16
         nodata |= ~s2_present[:, :, None, None, None]
-        optical.sub_(offset[N_S1:]).mul_(scale[N_S1:]).masked_fill_(nodata, 0.0)
+        optical.sub_(offset[n_s1:]).mul_(scale[n_s1:]).masked_fill_(nodata, 0.0)
         return images
 
 

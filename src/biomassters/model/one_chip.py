@@ -24,7 +24,7 @@ class OneChip(nn.Module):
         """Return the head's output, (1, 1, H, W).
 
         Args:
-            images: Normalised bands of the kept months, (M, 15, H, W).
+            images: Normalised bands of the kept months, (M, C, H, W).
             months: Which these are, 0...11, (M,) int64.
         """
         network = self.network
@@ -36,7 +36,8 @@ class OneChip(nn.Module):
         return output
 
 
-def draw_example(chip_size: int) -> tuple[Tensor, Tensor]:
+def draw_example(n_bands: int, chip_size: int) -> tuple[Tensor, Tensor]:
     """Return inputs of `OneChip`: two months of noise."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 15, chip_size, chip_size, generator=generator), torch.tensor([3, 9])
+    images = torch.randn(2, n_bands, chip_size, chip_size, generator=generator)
+    return images, torch.tensor([3, 9])

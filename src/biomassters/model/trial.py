@@ -21,7 +21,7 @@ from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS
 from biomassters.model.execution import autocast
-from biomassters.store.bands import N_BANDS, N_MONTHS
+from biomassters.store.bands import N_MONTHS
 
 LONGEST_CAUSE: Final = 200
 """Characters of torch's own complaint that an error shows."""
@@ -107,9 +107,9 @@ def _train_once(
 def _make_chips(
     model: BiomassModel, n_chips: int, chip_size: int, n_months: int
 ) -> tuple[Tensor, Tensor]:
-    """Return images of 0, (B, T, 15, H, W), and the months to ignore, all but the first ones."""
-    device = model.device
-    images = torch.zeros(n_chips, N_MONTHS, N_BANDS, chip_size, chip_size, device=device)
+    """Return images of 0, (B, T, C, H, W), and the months to ignore, all but the first ones."""
+    shape = (n_chips, N_MONTHS, model.bands.n_bands, chip_size, chip_size)
+    images = torch.zeros(shape, device=model.device)
     ignored = torch.arange(N_MONTHS).expand(n_chips, -1) >= n_months
     return images, ignored
 

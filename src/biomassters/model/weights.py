@@ -31,6 +31,7 @@ CLEANING_BEFORE: Final = "none"
 """How they were before there was any such key."""
 
 BEFORE_THERE_WAS_A_CHOICE: Final = {
+    "bands": "all",
     "month_aggregation": "attention",
     "month_encoding": "none",
     "missing_months": "zero",

@@ -8,6 +8,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from biomassters.params.bands import Bands
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -121,6 +123,8 @@ class Architecture(Section):
     """The architecture, and how its inputs and its output are scaled: all that weights depend on.
 
     Attributes:
+        bands: The bands that the model sees: `all` 15 (the winner's), or a list of names, say for
+            an archive without a cloud probability. In whatever order: the model has its own.
         backbone: A timm encoder with 5 feature levels.
         decoder_channels: Channels of the 5 decoder blocks, the coarsest first.
         normalisation: How bands are scaled: `minmax` to 0...1 (the winner's), `zscore` to mean 0
@@ -134,9 +138,10 @@ class Architecture(Section):
             winner's): only what it looks like.
         missing_months: What the model sees of a month without Sentinel-2 images: `zero`: images of
             0 (the winner's); `nearest`: the images of the nearest month that has some; `mask`: the
-            month gets no attention.
+            month gets no attention. Without any band of Sentinel-2 no month lacks anything.
     """
 
+    bands: Bands
     backbone: str = Field(min_length=1)
     decoder_channels: tuple[Annotated[int, Field(gt=0)], ...] = Field(
         min_length=5, max_length=5, strict=False

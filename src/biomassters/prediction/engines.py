@@ -255,7 +255,7 @@ class OpenVinoModel:
 
 def _convert(model: BiomassModel, chip_size: int, precision: str) -> Any:
     openvino = _import_openvino()
-    example = draw_example(chip_size)
+    example = draw_example(model.bands.n_bands, chip_size)
     shape = [-1, *example[0].shape[1:]]
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # a trace warns of each size that it takes for granted

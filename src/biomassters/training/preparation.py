@@ -20,7 +20,7 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.kept_months import KeptMonths, find_kept_months, merge_ignored
 from biomassters.model.normalisation import find_nearest_months
 from biomassters.params.sections import AugmentationParams
-from biomassters.store.bands import N_BANDS, N_MONTHS
+from biomassters.store.bands import N_MONTHS
 from biomassters.store.chips import ChipStore
 from biomassters.training.augmentation import (
     Changes,
@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         chip_index: Positions in the store, (B,), on the CPU.
-        images: Normalised bands of the kept months, (M, 15, H, W); on a CPU channels last.
+        images: Normalised bands of the kept months, (M, C, H, W); on a CPU channels last.
         kept: Which months of which chips they are.
         target: AGBM, (B, H, W), float32, t/ha; NaN = no target.
         changes: What happens to each chip; None: nothing.
@@ -93,7 +93,7 @@ class Preparation:
     def prepare(self, batch: Batch) -> Prepared:
         """Prepare chips as stored, where they lie."""
         indices = batch.chip_index.tolist()
-        images = self.model.normalise(batch.s1, batch.s2, batch.s2_present)  # (B, T, 15, H, W)
+        images = self.model.normalise(batch.s1, batch.s2, batch.s2_present)  # (B, T, C, H, W)
         target = batch.target
         changes = self.draw(indices)
         if changes is not None:
@@ -131,6 +131,7 @@ class PreparedChips:
     def __init__(self, preparation: Preparation) -> None:
         self._preparation = preparation
         self._store = preparation.store
+        self._n_bands = preparation.model.bands.n_bands
         self._own = threading.local()  # each thread's arrays, for one chip after another
 
     def make_room(self, indices: list[int]) -> Prepared:
@@ -143,7 +144,7 @@ class PreparedChips:
         if kept.positions is not None:
             n_images = len(kept.positions)
         # Channels last, as convolutions like it best; and numpy's memory lies in large pages.
-        images = np.empty((n_images, size, size, N_BANDS), np.float32)
+        images = np.empty((n_images, size, size, self._n_bands), np.float32)
         target = np.empty((len(indices), size, size), np.float32)
         return Prepared(
             torch.tensor(indices),
@@ -163,7 +164,7 @@ class PreparedChips:
         first, months = _find_images(batch.kept, row)
         normalisation = self._preparation.model.normalisation
         for position, month in enumerate(months, first):
-            out = batch.images[position].permute(1, 2, 0).numpy()  # (H, W, 15)
+            out = batch.images[position].permute(1, 2, 0).numpy()  # (H, W, C)
             normalised = out if sources is None else plane
             optical = None if shown[month] is None else chip.s2[shown[month]]
             normalisation.normalise_month(chip.s1[month], optical, normalised.transpose(2, 0, 1))
@@ -177,8 +178,7 @@ class PreparedChips:
 
     def _list_shown_months(self, s2_present: npt.NDArray[np.bool_]) -> list[int | None]:
         """Return whose Sentinel-2 images each month shows; None: none's."""
-        model = self._preparation.model
-        if model.architecture.missing_months == "nearest" and s2_present.any():
+        if self._preparation.model.fills_absent_months and s2_present.any():
             return find_nearest_months(torch.from_numpy(s2_present)[None])[0].tolist()
         return [month if present else None for month, present in enumerate(s2_present)]
 
@@ -188,7 +188,7 @@ class PreparedChips:
             size = self._store.chip_size
             self._own.arrays = (
                 self._store.make_arrays(),
-                np.empty((size, size, N_BANDS), np.float32),
+                np.empty((size, size, self._n_bands), np.float32),
             )
         arrays: tuple[Any, npt.NDArray[np.float32]] = self._own.arrays
         return arrays

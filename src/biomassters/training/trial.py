@@ -43,7 +43,7 @@ def try_steps(
 
 
 def _count_fewest_months(model: BiomassModel, store: ChipStore, order: EpochOrder) -> int:
-    if model.architecture.missing_months != "mask":
+    if not model.ignores_absent_months:
         return N_MONTHS
     present = store.s2_present[order.indices].sum(axis=1)
     # A chip without any keeps all.
