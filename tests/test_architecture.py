@@ -15,7 +15,7 @@ LAYERS = (
     *("store", "dataset", "simulator", "sources", "audit", "packing"),  # source -> store
     *("statistics", "batches", "model", "prediction", "calibration", "training"),  # store -> map
     *("baselines",),  # what to beat
-    *("evaluation",),  # how far to trust it
+    *("evaluation", "report"),  # how far to trust it
     *("commands", "__main__"),
 )
 """A module imports from its own package and from those before it."""

@@ -91,7 +91,7 @@ def score_set(chips: ChipSet, images: Path) -> Scores:
             *(name, LEAST_CHIPS, len(scores.chip_ids), predictions),
         )
     panels = [
-        _read_panel(store, predictions, chip_id) for chip_id in choose_panel_chips(scores, N_PANELS)
+        read_panel(store, predictions, chip_id) for chip_id in choose_panel_chips(scores, N_PANELS)
     ]
     if chips.judged is not None:
         scores.intervals = judge_intervals(chips.judged)
@@ -130,7 +130,17 @@ def write_table(path: Path, sets: Mapping[str, Scores]) -> None:
     write_whole(path, text.getvalue().encode())
 
 
-def _read_panel(store: ChipStore, predictions: Path, chip_id: str) -> Panel:
+def read_panel(store: ChipStore, predictions: Path, chip_id: str) -> Panel:
+    """Read what a picture shows of a chip.
+
+    Args:
+        store: The chips.
+        predictions: The folder of their predictions.
+        chip_id: Which one.
+
+    Raises:
+        ChipDataError: It has no prediction.
+    """
     index = store.chip_ids.index(chip_id)
     chip = store.read_chip(index)
     return Panel(

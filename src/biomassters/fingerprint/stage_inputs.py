@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any, Final
 from biomassters.errors import ChangedInputsError, name_few
 from biomassters.fingerprint.closure import hash_closure
 from biomassters.params.reading import PARAMS_FILE, find_value, read_document
+from biomassters.processes.run_records import write_record
 
 PIPELINE_FILE: Final = Path("dvc.yaml")
 FINGERPRINTS: Final = Path("fingerprints")
@@ -83,6 +85,7 @@ def hold_inputs(script: str, *, is_first: bool = True, **item: object) -> Iterat
         ChangedInputsError: The code is another than DVC will record, or something has changed.
         ParamsError: There is no pipeline in the current directory.
     """
+    started = time.monotonic()
     inputs = read_inputs(Path(script), **item)
     if is_first:
         _hold_against_record(inputs)
@@ -95,6 +98,7 @@ def hold_inputs(script: str, *, is_first: bool = True, **item: object) -> Iterat
                 f" {name_few(changes)}; put it back and repeat the command, which goes on from"
                 " what is finished, or repeat it as it is, which runs anew with the change"
             )
+        write_record(inputs.stage, inputs.digest, time.monotonic() - started)
 
 
 def read_inputs(script: Path, **item: object) -> StageInputs:
