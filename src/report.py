@@ -7,12 +7,14 @@ from biomassters.params import whole
 from biomassters.params.reading import read_document, read_params
 from biomassters.processes.ending import run_script
 from biomassters.processes.writing import write_whole
+from biomassters.report.curves import read_trainings, tabulate_trainings
 from biomassters.report.page import Run, read_json, render_page
 from biomassters.store.chips import ChipStore
 
 WINNER = Path("presets/winner.yaml")
 METRICS = Path("metrics")
 PAGE = Path("report/index.html")
+CURVES = METRICS / "report/training.csv"
 
 
 class Params(whole.Params):
@@ -22,8 +24,10 @@ class Params(whole.Params):
 def main() -> None:
     """Write the page."""
     with hold_inputs(__file__):
+        params = read_params(Params)
+        trainings = read_trainings(METRICS, params.folds)
         run = Run(
-            params=read_params(Params),
+            params=params,
             winner=read_document(WINNER),
             metrics=METRICS,
             predictions=Path("predictions"),
@@ -33,8 +37,11 @@ def main() -> None:
             },
             evaluation=read_json(METRICS / "evaluation.json"),
             robustness=read_json(METRICS / "robustness.json"),
+            trainings=trainings,
         )
-        PAGE.parent.mkdir(exist_ok=True)
+        for path in (PAGE, CURVES):
+            path.parent.mkdir(exist_ok=True)
+        write_whole(CURVES, tabulate_trainings(trainings).encode())
         write_whole(PAGE, render_page(run).encode())
 
 

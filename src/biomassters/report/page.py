@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +12,12 @@ from jinja2 import Environment
 
 from biomassters.params.whole import Params
 from biomassters.report.card import describe_limits, describe_reproduction
+from biomassters.report.curves import Training
 from biomassters.report.pictures import (
     Picture,
     choose_chips,
     draw_chip,
-    draw_curves,
+    draw_trainings,
     find_picture,
 )
 from biomassters.report.section import Section
@@ -50,6 +51,7 @@ class Run:
         stores: By split.
         evaluation: Of evaluation.json.
         robustness: Of robustness.json; empty where there is none.
+        trainings: Their curves.
     """
 
     params: Params
@@ -60,6 +62,7 @@ class Run:
     stores: Mapping[str, ChipStore]
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     robustness: Mapping[str, Any] = field(default_factory=dict)
+    trainings: Sequence[Training] = ()
 
     @property
     def sets(self) -> dict[str, Mapping[str, Any]]:
@@ -137,12 +140,7 @@ def list_sections(run: Run) -> list[Section]:
         Section(
             anchor="training",
             title="Training",
-            pictures=draw_curves(
-                {
-                    f"fold {fold}": run.metrics / f"train/{fold}/plots/metrics"
-                    for fold in run.params.folds
-                }
-            ),
+            pictures=draw_trainings(run.trainings),
         ),
         _show_params(run),
         Section(

@@ -1,7 +1,6 @@
 """What the page shows: pictures of other stages, training curves, single chips; all within it."""
 
 import base64
-import csv
 import io
 import struct
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,8 @@ from matplotlib.figure import Figure
 
 from biomassters.evaluation.plots import draw_panels
 from biomassters.evaluation.report import read_panel
+from biomassters.report.curves import Curve, Training
 from biomassters.store.chips import ChipStore
-
-Curves = Mapping[str, list[tuple[float, float]]]
-"""Points (epoch, value) by the name of what they are of."""
 
 PANEL_DPI: Final = 100
 _PNG_SIZE: Final = slice(16, 24)
@@ -67,23 +64,18 @@ def draw_chip(store: ChipStore, predictions: Path, chip_id: str, caption: str) -
     return _hold_png(file.getvalue(), alt, caption)
 
 
-def draw_curves(runs: Mapping[str, Path]) -> list[Picture]:
-    """Draw how trainings went; nothing where none was recorded.
-
-    Args:
-        runs: Folders that DVCLive wrote curves to, by the trainings' names.
-    """
-    losses = {name: read_curve(folder / "train/loss.tsv") for name, folder in runs.items()}
-    scores: dict[str, list[tuple[float, float]]] = {}
-    for name, folder in runs.items():
-        for kind, title in (("chip_rmse", "plain"), ("chip_rmse_tta", "with TTA")):
-            scores[f"{name}, {title}"] = read_curve(folder / f"validation/{kind}.tsv")
-    if not any(losses.values()):
+def draw_trainings(trainings: Sequence[Training]) -> list[Picture]:
+    """Draw how trainings went; nothing where none was recorded."""
+    if not any(training.loss for training in trainings):
         return []
+    scores = {}
+    for training in trainings:
+        scores[f"{training.name}, plain"] = training.chip_rmse
+        scores[f"{training.name}, with TTA"] = training.chip_rmse_tta
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "biomassters"}):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _draw_lines(left, losses, "training loss")
+        _draw_lines(left, {t.name: t.loss for t in trainings}, "training loss")
         _draw_lines(right, scores, "validation chip RMSE, t/ha")
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
@@ -93,27 +85,16 @@ def draw_curves(runs: Mapping[str, Path]) -> list[Picture]:
             width=1100,
             height=360,
             alt="Training loss and validation chip RMSE by epoch",
-            caption="Left: the loss of each epoch, in the space of the target scaling. Right: the"
-            " held-out chips' RMSE; the best epoch of the plain view is kept.",
+            caption="Left: the mean loss of each epoch, where the target scaling takes it. Right:"
+            " the held-out chips' RMSE; of a fold, the best epoch of the plain view is kept.",
         )
     ]
 
 
-def read_curve(path: Path) -> list[tuple[float, float]]:
-    """Return the points of a curve that DVCLive wrote, (step, value); nothing without a file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter="\t")
-        next(rows, None)
-        return [(float(step), float(value)) for step, value in rows]
-
-
-def _draw_lines(axes: Axes, curves: Curves, label: str) -> None:
-    known = {name: points for name, points in curves.items() if points}
-    for name, points in known.items():
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, marker="o", markersize=3, label=name)
+def _draw_lines(axes: Axes, curves: Mapping[str, Curve], label: str) -> None:
+    known = {name: curve for name, curve in curves.items() if curve}
+    for name, curve in known.items():
+        axes.plot(list(curve), list(curve.values()), marker="o", markersize=3, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
     axes.set_ylim(bottom=0)
