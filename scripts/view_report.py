@@ -32,10 +32,10 @@ console.error = (...words) => { window.found.errors.push(words.join(" ")); compl
 _LOOK_AROUND: Final = """<script>
 window.addEventListener("load", async () => {
   const found = window.found;
-  const images = [...document.querySelectorAll("img")];
+  const images = [...document.querySelectorAll("img[src]")];
   found.images = images.length;
-  found.broken = images.filter((image) => !image.naturalWidth && image.src).map((i) => i.alt);
-  found.unnamed = images.filter((image) => image.src && !image.alt).length;
+  found.broken = images.filter((image) => !image.naturalWidth).map((i) => i.alt);
+  found.unnamed = images.filter((image) => !image.alt).length;
   const root = document.documentElement;
   found.width = window.innerWidth;
   found.overflow = root.scrollWidth - root.clientWidth;
@@ -53,12 +53,21 @@ window.addEventListener("load", async () => {
     found.violations = checked.violations.map(
       (v) => ({id: v.id, impact: v.impact, nodes: v.nodes.map((n) => n.html.slice(0, 200))}));
   }
-  const note = document.createElement("pre");
-  note.id = "found";
-  note.textContent = JSON.stringify(found);
-  document.body.append(note);
+  window.parent.postMessage(JSON.stringify(found), "*");
 });
 </script>"""
+
+
+# A frame has any width, while a window of chromium is never narrower than 500 pixels.
+_FRAME: Final = """<!doctype html><title>frame</title><style>body {{ margin: 0 }}</style>
+<iframe src="{address}" style="border: 0; width: {width}px; height: {height}px"></iframe>
+<script>window.addEventListener("message", (event) => {{
+  const note = document.createElement("pre");
+  note.id = "found";
+  note.textContent = event.data;
+  document.body.append(note);
+}});</script>"""
+_NARROWEST: Final = 500
 
 
 def main() -> None:
@@ -106,9 +115,8 @@ def look_at(page: Path, width: int, axe: Path | None = None) -> dict[str, Any]:
         content = f"{head}{_WATCH}</head>{body}".replace(
             "</body>", f"{scripts}{_LOOK_AROUND}</body>"
         )
-        # A frame has any width, while a window is never narrower than some 500 pixels.
         copy.write_text(content, "utf-8")
-        dumped = _run_browser(folder, f"--window-size={width},1200", "--dump-dom", copy.as_uri())
+        dumped = _run_browser(folder, copy, width, 1200, "--dump-dom")
     [note] = re.findall(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)
     found: dict[str, Any] = json.loads(html.unescape(note))
     return found
@@ -136,20 +144,18 @@ def take_screenshot(page: Path, width: int, folder: Path) -> None:
     """Write a picture of a page's first 6,000 pixels as `report-WIDTH.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder.resolve() / f"report-{width}.png"
-    with tempfile.TemporaryDirectory() as profile:
-        _run_browser(
-            profile,
-            f"--window-size={width},6000",
-            "--hide-scrollbars",
-            f"--screenshot={picture}",
-            page.resolve().as_uri(),
-        )
+    with tempfile.TemporaryDirectory() as folder_of_frame:
+        shot = ("--hide-scrollbars", f"--screenshot={picture}")
+        _run_browser(folder_of_frame, page.resolve(), width, 6000, *shot)
 
 
-def _run_browser(profile: str, *arguments: str) -> str:
+def _run_browser(folder: str, page: Path, width: int, height: int, *arguments: str) -> str:
+    """Show a page in a frame of a width, and return what the browser prints."""
     browser = find_browser()
     if browser is None:
         raise SystemExit(f"expected a browser, got none of {', '.join(BROWSERS)}; install chromium")
+    frame = Path(folder, "frame.html")
+    frame.write_text(_FRAME.format(address=page.as_uri(), width=width, height=height), "utf-8")
     command = [
         browser,
         "--headless",
@@ -157,8 +163,10 @@ def _run_browser(profile: str, *arguments: str) -> str:
         "--disable-gpu",
         "--no-first-run",
         "--virtual-time-budget=20000",
-        f"--user-data-dir={profile}/profile",
+        f"--user-data-dir={folder}/profile",
+        f"--window-size={max(width, _NARROWEST)},{height}",
         *arguments,
+        frame.as_uri(),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
     return done.stdout

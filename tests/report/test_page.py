@@ -1,37 +1,20 @@
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from empty_run import make_run
 from tiny_training import IDS, pack_chips
 
-from biomassters.params.reading import read_document, read_params
-from biomassters.params.whole import Params
 from biomassters.report.curves import read_trainings, tabulate_trainings
-from biomassters.report.page import Run, render_page
+from biomassters.report.page import render_page
 from biomassters.report.pictures import choose_chips, draw_trainings
 from biomassters.store.chips import ChipStore
 from repository_copy import ROOT
-
-WINNER = read_document(ROOT / "presets/winner.yaml")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
     return pack_chips(tmp_path_factory.mktemp("chips"), *IDS[:2])
-
-
-def make_run(folder: Path, store: ChipStore, **changes: Any) -> Run:
-    """Return a run that left nothing but its stores, with changes."""
-    defaults = {
-        "params": read_params(Params, ROOT / "params.yaml"),
-        "winner": WINNER,
-        "metrics": folder,
-        "predictions": folder,
-        "validation": folder,
-        "stores": {"train": store, "test": store},
-    }
-    return Run(**{**defaults, **changes})
 
 
 class Links(HTMLParser):

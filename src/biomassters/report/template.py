@@ -74,7 +74,7 @@ PAGE: Final = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <link rel="icon" href="data:,">
-<style>{{ style }}</style>
+<style>{{ style | safe }}</style>
 </head>
 <body>
 {% macro table(content) -%}
@@ -130,7 +130,7 @@ learns, not how well it maps real forests.</p>{% endif %}
 <dialog aria-label="Enlarged picture"><button type="button">Close</button></dialog>
 <footer>Made by <code>dvc repro report</code> on {{ made }}. Everything on this page is in this
 file: no network is needed to read it.</footer>
-<script>{{ script }}</script>
+<script>{{ script | safe }}</script>
 </body>
 </html>
 """
