@@ -17,6 +17,7 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.weights import (
     decode_architecture,
     encode_architecture,
+    identify_weights,
     load_model,
     save_untrained,
     save_weights,
@@ -155,6 +156,14 @@ def test_prediction_refuses_a_model_of_otherwise_cleaned_chips(
     assert not Path("predictions").exists()
     script.predict_chips(script.Params(cleaning="winner", predict=predict), ALONE)
     assert [path.name for path in Path("predictions").iterdir()] == [f"{IDS[0]}_agbm.tif"]
+
+
+def test_identity_is_of_the_tensors_alone(model: BiomassModel, tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", model, {"fold": "0"})
+    again = load_model(tmp_path / "a.safetensors")
+    assert identify_weights(again) == identify_weights(model)
+    again.network.segmentation_head.bias.data[0] += 1e-6
+    assert identify_weights(again) != identify_weights(model)
 
 
 def test_folder_is_created_and_nothing_else_is_left(model: BiomassModel, tmp_path: Path) -> None:

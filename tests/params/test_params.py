@@ -137,6 +137,18 @@ def test_learning_rate_that_plain_yaml_takes_for_a_string_is_a_number(
         ("train.warmup_epochs", 16, r"train\.warmup_epochs: expected at most train\.epochs = 15"),
         ("finetune.plain_epochs", 5, r"finetune\.plain_epochs: expected at most .* = 4, got 5"),
         ("statistics.source", "published", r"model\.normalisation: expected minmax"),
+        (
+            "calibration.method",
+            "guess",
+            r"calibration\.method: input should be 'conformal' or 'none'",
+        ),
+        ("calibration.level", 1.0, r"calibration\.level: input should be less than 1, got 1\.0"),
+        ("calibration.level", 0.0, r"calibration\.level: .*greater than 0, got 0\.0"),
+        (
+            "predict.models",
+            "imported",
+            r"predict\.calibration: expected presets/uncalibrated\.json",
+        ),
     ],
 )
 def test_value_against_the_schema_names_key_and_expectation(

@@ -5,8 +5,19 @@ import pytest
 import rasterio
 
 from biomassters.errors import ChipDataError
-from biomassters.prediction.maps import prediction_path, read_prediction, write_prediction
-from biomassters.store.georeference import Georeference, allow_nowhere, read_georeference
+from biomassters.prediction.maps import (
+    BANDS,
+    PixelIntervals,
+    prediction_path,
+    read_prediction,
+    write_prediction,
+)
+from biomassters.store.georeference import (
+    NOWHERE,
+    Georeference,
+    allow_nowhere,
+    read_georeference,
+)
 
 MAP = np.random.default_rng(0).gamma(2, 40, (64, 64)).astype(np.float32)
 
@@ -65,3 +76,44 @@ def test_prediction_of_a_chip_without_a_place_has_none(tmp_path: Path) -> None:
     with allow_nowhere(), rasterio.open(prediction_path(tmp_path, "0003d2eb")) as raster:
         assert raster.crs is None
         assert all(np.isnan(read_georeference(raster).transform))
+
+
+INTERVALS = PixelIntervals(MAP * 0.2, MAP * 0.5, MAP * 1.7)
+
+
+def test_file_with_intervals_has_four_named_bands_in_their_unit(tmp_path: Path) -> None:
+    write_prediction(tmp_path, "0003d2eb", MAP, {"CALIBRATION_LEVEL": "0.9"}, NOWHERE, INTERVALS)
+    with allow_nowhere(), rasterio.open(prediction_path(tmp_path, "0003d2eb")) as raster:
+        assert raster.descriptions == BANDS
+        assert raster.descriptions[1:] == ("standard deviation", "lower bound", "upper bound")
+        assert raster.units == ("t/ha",) * 4
+        assert raster.tags()["CALIBRATION_LEVEL"] == "0.9"
+        np.testing.assert_array_equal(raster.read(1), MAP)
+    found = read_prediction(tmp_path, "0003d2eb")
+    np.testing.assert_array_equal(found.intervals, INTERVALS)
+    np.testing.assert_array_equal(found.agbm, MAP)
+
+
+def test_file_without_intervals_is_the_one_it_was_before_there_were_any(tmp_path: Path) -> None:
+    """To the byte: rasterio's calls here are those of the version before."""
+    path = tmp_path / "before.tif"
+    options = {"dtype": "float32", "count": 1, "compress": "deflate", "predictor": 3}
+    with (
+        allow_nowhere(),
+        rasterio.open(path, "w", driver="GTiff", height=64, width=64, **options) as raster,
+    ):
+        raster.write(MAP, 1)
+        raster.set_band_description(1, "above-ground biomass (AGBM)")
+        raster.set_band_unit(1, "t/ha")
+        raster.update_tags(AGBM_UNITS="t/ha", TTA="none")
+    write_prediction(tmp_path, "after", MAP, {"TTA": "none"})
+    assert prediction_path(tmp_path, "after").read_bytes() == path.read_bytes()
+    assert read_prediction(tmp_path, "after").intervals is None
+
+
+def test_prediction_with_a_pixel_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    spoiled = MAP.copy()
+    spoiled[3, 4] = np.nan
+    write_prediction(tmp_path, "0003d2eb", spoiled, {})
+    with pytest.raises(ChipDataError, match=r"a number in each pixel .* got nan, at .*0003d2eb"):
+        read_prediction(tmp_path, "0003d2eb")

@@ -25,6 +25,7 @@ from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.model.weights import identify_weights
 from biomassters.prediction.maps import read_prediction
 from biomassters.store.chips import ChipStore
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut, score_chips
@@ -98,3 +99,4 @@ def test_held_out_chips_are_scored_and_predicted_with_their_views(
     prediction, tags, _ = read_prediction(tmp_path, store.chip_ids[2])
     assert (prediction == 15.5).all()
     assert tags["FOLD"] == "3"
+    assert tags["WEIGHTS"] == identify_weights(model)

@@ -20,7 +20,8 @@ from biomassters.processes.writing import write_whole
 VERSION: Final = 1
 
 REFERENCE: Final = (
-    "Errors are against the LiDAR-derived reference maps of biomass, not against field plots."
+    "Bounds and deviations are about the reference that the model was trained on (in the"
+    " competition, biomass maps made from LiDAR), not about field plots."
 )
 """What the numbers refer to; it goes into each file that has some."""
 

@@ -60,8 +60,8 @@ class PixelSample:
     error: NDArray[np.float64]
     chip: NDArray[np.int64]
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> "PixelSample":
-        """Return a part of the pixels."""
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "PixelSample":
+        """Return a part of the pixels, or all in another order."""
         return PixelSample(self.prediction[chosen], self.error[chosen], self.chip[chosen])
 
 

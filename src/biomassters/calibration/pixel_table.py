@@ -1,9 +1,11 @@
 """Intervals of pixels: how far the target lies below and above, by the prediction."""
 
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from biomassters.calibration.held_out import PixelSample
 from biomassters.calibration.quantiles import (
@@ -23,6 +25,9 @@ SHAPE_CHIPS: Final = 5
 
 FACTOR_CHIPS: Final = 100
 """Chips that tell a bin's conformal factor: with fewer in it, it shares one with a neighbour."""
+
+N_SPLITS: Final = 11
+"""Ways that are tried to divide what an interval misses into what lies below and above it."""
 
 SMALLEST_DEVIATION: Final = 0.1
 """t/ha; below that no map is told apart from its reference, and it keeps quotients finite."""
@@ -57,6 +62,17 @@ class PixelTable(Section):
     below: tuple[float, ...]
     above: tuple[float, ...]
     chips: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> "PixelTable":
+        columns = list(self.model_dump().values())
+        if len({len(column) for column in columns}) != 1 or not columns[0]:
+            raise ValueError("expected columns of one length")
+        if any(low >= high for low, high in pairwise(self.prediction)):
+            raise ValueError("expected predictions that rise")
+        if min(*self.deviation, *self.below, *self.above) <= 0:
+            raise ValueError("expected deviations and sides greater than 0")
+        return self
 
     def deviate(self, prediction: Floats) -> Floats:
         """Return the standard deviation of each prediction, t/ha."""
@@ -107,6 +123,7 @@ def fit_pixel_table(sample: PixelSample, level: float) -> FittedTable:
         sample: Of at least `count_needed_chips(level)` chips.
         level: Between 0 and 1.
     """
+    sample = sample[np.argsort(sample.error)]  # so that to sort a part again is next to nothing
     n_chips = int(sample.chip.max()) + 1
     bins = _divide(sample)
     bins = join_bins(_list_chips(bins, sample), min(SHAPE_CHIPS, n_chips))[bins]
@@ -185,18 +202,33 @@ def _describe_bins(
         part = sample[bins == number]
         if whole is not None and not len(part.chip):
             rows.append(tuple(column[number] for column in whole.model_dump().values()))
-            continue
-        tail = (1 - level) / 2
-        shares = EXTREME_SHARE, tail, 1 - tail, 1 - EXTREME_SHARE
-        least, low, high, most = chip_quantiles(part.error, part.chip, shares)
-        weights = weigh_by_chip(part.chip)
-        square = np.average(np.clip(part.error, least, most) ** 2, weights=weights)
-        deviation = max(float(np.sqrt(square)), SMALLEST_DEVIATION)
-        side = SMALLEST_SIDE * deviation
-        middle = float(chip_quantiles(part.prediction, part.chip, (0.5,))[0])
-        n_chips = int(np.count_nonzero(np.bincount(part.chip)))
-        rows.append((middle, deviation, max(-low, side), max(high, side), n_chips))
+        else:
+            rows.append(_describe_bin(part, level))
     return PixelTable(**dict(zip(PixelTable.model_fields, zip(*rows, strict=True), strict=True)))
+
+
+def _describe_bin(part: PixelSample, level: float) -> tuple[float, float, float, float, int]:
+    """Return a row of a `PixelTable`, from pixels of about one prediction.
+
+    The interval is the shortest one that has `level` of the errors. Where biomass is low its lower
+    bound is 0, and all that is missed lies above it.
+    """
+    missed_below = np.linspace(0, 1 - level, N_SPLITS)
+    shares = (*missed_below, *np.minimum(missed_below + level, 1), EXTREME_SHARE, 1 - EXTREME_SHARE)
+    *bounds, least, most = chip_quantiles(part.error, part.chip, shares)
+    low, high = np.reshape(bounds, (2, N_SPLITS))
+    weights = weigh_by_chip(part.chip)
+    square = np.average(np.clip(part.error, least, most) ** 2, weights=weights)
+    deviation = max(float(np.sqrt(square)), SMALLEST_DEVIATION)
+    middle = float(np.average(part.prediction, weights=weights))
+    reached = np.minimum(-low, middle)  # nothing lies below 0
+    shortest = int(np.argmin(reached + high))
+    # A factor below 1 must not raise a bound of 0, where a large part of the targets may lie.
+    below = 2 * middle if reached[shortest] == middle else reached[shortest]
+    least_side = SMALLEST_SIDE * deviation
+    n_chips = int(np.count_nonzero(np.bincount(part.chip)))
+    sides = max(float(below), least_side), max(float(high[shortest]), least_side)
+    return middle, deviation, *sides, n_chips
 
 
 def _score(shape: PixelTable, sample: PixelSample) -> Floats:
@@ -209,9 +241,9 @@ def _score(shape: PixelTable, sample: PixelSample) -> Floats:
 
 def _rescale(shape: PixelTable, factors: NDArray[np.float64]) -> PixelTable:
     """Let each bin grow by its factor, and then bounds that fall as the prediction rises."""
-    middle = np.array(shape.prediction)
-    lower = middle - factors * shape.below
-    upper = middle + factors * shape.above
+    middle, least = np.array(shape.prediction), SMALLEST_SIDE * np.array(shape.deviation)
+    lower = middle - np.maximum(factors * shape.below, least)
+    upper = middle + np.maximum(factors * shape.above, least)
     # Outwards only, so that no interval loses what it covers.
     lower = np.minimum.accumulate(lower[::-1])[::-1]
     upper = np.maximum.accumulate(upper)

@@ -1,0 +1,92 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from tiny_training import IDS, pack_chips
+
+from biomassters.calibration.reading import read_held_out
+from biomassters.errors import ChipDataError
+from biomassters.prediction.maps import prediction_path, write_prediction
+from biomassters.store.chips import ChipStore
+from biomassters.store.georeference import allow_nowhere
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ChipStore:
+    return pack_chips(tmp_path_factory.mktemp("chips"), *IDS)
+
+
+def write(store: ChipStore, folder: Path, chip: int, weights: str = "ab", shift: float = 2) -> None:
+    target = store.read_target(chip)
+    write_prediction(folder, store.chip_ids[chip], target + shift, {"WEIGHTS": weights})
+
+
+def write_raster(path: Path, shape: tuple[int, int] = (32, 32), **profile: Any) -> None:
+    """Write a GeoTIFF as another program would."""
+    defaults = {"driver": "GTiff", "count": 1, "dtype": "float32"}
+    defaults |= {"height": shape[0], "width": shape[1]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with allow_nowhere(), rasterio.open(path, "w", **{**defaults, **profile}) as raster:
+        raster.write(np.zeros((raster.count, *shape), raster.dtypes[0]))
+
+
+def test_chips_of_the_listed_folds_are_read_with_their_errors(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    for fold, chips in enumerate([(0, 3), (1,), (2,)]):
+        for chip in chips:
+            write(store, tmp_path / f"fold-{fold}", chip, weights=f"weights-{fold}")
+    chips, models = read_held_out(store, tmp_path, [1, 0])
+    assert [chip.chip_id for chip in chips] == sorted(store.chip_ids[chip] for chip in (0, 1, 3))
+    assert models == {"fold-0": "weights-0", "fold-1": "weights-1"}
+    for chip in chips:
+        np.testing.assert_allclose(chip.error, -2, atol=1e-4)
+
+
+def test_missing_fold_is_named(store: ChipStore, tmp_path: Path) -> None:
+    write(store, tmp_path / "fold-0", 0)
+    (tmp_path / "fold-1").mkdir()
+    for fold in (1, 2):
+        with pytest.raises(ChipDataError, match=rf"got none, at .*fold-{fold}; run `dvc repro`"):
+            read_held_out(store, tmp_path, [0, fold])
+
+
+def test_predictions_of_two_models_or_of_an_unnamed_one_are_refused(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    write(store, tmp_path / "fold-0", 0, weights="ab")
+    write(store, tmp_path / "fold-0", 1, weights="cd")
+    with pytest.raises(ChipDataError, match="one model, got those of the weights ab, cd, at"):
+        read_held_out(store, tmp_path, [0])
+    write_prediction(tmp_path / "fold-1", store.chip_ids[2], store.read_target(2), {})
+    with pytest.raises(ChipDataError, match="of the weights unnamed, at"):
+        read_held_out(store, tmp_path, [1])
+
+
+def test_prediction_of_a_chip_that_is_not_in_the_store_is_named(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    write(store, tmp_path / "fold-0", 0)
+    write_raster(tmp_path / "fold-0/stranger_agbm.tif")
+    with pytest.raises(ChipDataError, match=r"train chips, got stranger_agbm\.tif, at"):
+        read_held_out(store, tmp_path, [0])
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({"shape": (32, 16)}, r"height and width \(32, 32\), got \(32, 16\)"),
+        ({"dtype": "uint16"}, "type float32, got uint16"),
+        ({"nodata": -9999.0}, r"nodata value None, got -9999\.0"),
+        ({"count": 2}, "bands 1 or 4, got 2"),
+    ],
+)
+def test_prediction_of_another_kind_is_refused(
+    store: ChipStore, tmp_path: Path, profile: dict[str, Any], said: str
+) -> None:
+    path = prediction_path(tmp_path / "fold-0", store.chip_ids[1])
+    write_raster(path, **profile)
+    with pytest.raises(ChipDataError, match=f"expected a prediction with the {said}, at {path}"):
+        read_held_out(store, tmp_path, [0])
