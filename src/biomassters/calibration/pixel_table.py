@@ -29,6 +29,9 @@ FACTOR_CHIPS: Final = 100
 N_SPLITS: Final = 11
 """Ways that are tried to divide what an interval misses into what lies below and above it."""
 
+ZERO_MARGIN: Final = 1.1
+"""Of the prediction: so far below it an interval reaches whose lower bound is 0."""
+
 SMALLEST_DEVIATION: Final = 0.1
 """t/ha; below that no map is told apart from its reference, and it keeps quotients finite."""
 
@@ -223,8 +226,8 @@ def _describe_bin(part: PixelSample, level: float) -> tuple[float, float, float,
     middle = float(np.average(part.prediction, weights=weights))
     reached = np.minimum(-low, middle)  # nothing lies below 0
     shortest = int(np.argmin(reached + high))
-    # A factor below 1 must not raise a bound of 0, where a large part of the targets may lie.
-    below = 2 * middle if reached[shortest] == middle else reached[shortest]
+    # A bound of 0, where a large part of the targets may lie, is not raised by a factor near 1.
+    below = ZERO_MARGIN * middle if reached[shortest] == middle else reached[shortest]
     least_side = SMALLEST_SIDE * deviation
     n_chips = int(np.count_nonzero(np.bincount(part.chip)))
     sides = max(float(below), least_side), max(float(high[shortest]), least_side)
@@ -244,6 +247,7 @@ def _rescale(shape: PixelTable, factors: NDArray[np.float64]) -> PixelTable:
     middle, least = np.array(shape.prediction), SMALLEST_SIDE * np.array(shape.deviation)
     lower = middle - np.maximum(factors * shape.below, least)
     upper = middle + np.maximum(factors * shape.above, least)
+    lower = np.maximum(lower, (1 - ZERO_MARGIN) * middle - least)
     # Outwards only, so that no interval loses what it covers.
     lower = np.minimum.accumulate(lower[::-1])[::-1]
     upper = np.maximum.accumulate(upper)
