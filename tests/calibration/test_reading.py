@@ -1,13 +1,16 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import rasterio
+from stage_scripts import read_script
 from tiny_training import IDS, pack_chips
 
+from biomassters.calibration.calibration import Calibration, read_calibration
 from biomassters.calibration.reading import read_held_out
 from biomassters.errors import ChipDataError
+from biomassters.params.sections import CalibrationParams
 from biomassters.prediction.maps import prediction_path, write_prediction
 from biomassters.store.chips import ChipStore
 from biomassters.store.georeference import allow_nowhere
@@ -90,3 +93,41 @@ def test_prediction_of_another_kind_is_refused(
     write_raster(path, **profile)
     with pytest.raises(ChipDataError, match=f"expected a prediction with the {said}, at {path}"):
         read_held_out(store, tmp_path, [0])
+
+
+def run_stage(method: Literal["conformal", "none"], level: float) -> Calibration | None:
+    script = read_script("calibrate")
+    calibration = CalibrationParams(method=method, level=level)
+    script.calibrate_models(script.Params(folds=(0,), calibration=calibration))
+    return read_calibration(Path("calibration.json"))
+
+
+def test_stage_calibrates_the_listed_folds_or_says_why_not(
+    store: ChipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("chips").mkdir()
+    Path("chips/train.zarr").symlink_to(store.path)
+    assert run_stage("none", 0.5) is None
+    assert "calibration.method is none" in Path("calibration.json").read_text()
+    for chip in range(4):
+        write(store, Path("validation/fold-0"), chip, shift=chip)
+    calibration = run_stage("conformal", 0.5)
+    assert calibration is not None
+    assert (calibration.chips, calibration.models) == (4, {"fold-0": "ab"})
+    before = Path("calibration.json").read_bytes()
+    with pytest.raises(ChipDataError, match=r"at least 9 held-out chips .* level 0\.9, got 4"):
+        run_stage("conformal", 0.9)
+    assert Path("calibration.json").read_bytes() == before
+
+
+def test_chip_without_any_target_does_not_count(
+    store: ChipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for chip in range(3):
+        write(store, tmp_path / "fold-0", chip)
+    targets = {0: np.full((32, 32), np.nan, np.float32)}
+    read = store.read_target
+    monkeypatch.setattr(store, "read_target", lambda index: targets.get(index, read(index)))
+    chips, _ = read_held_out(store, tmp_path, [0])
+    assert [chip.chip_id for chip in chips] == sorted(store.chip_ids[1:3])
