@@ -20,6 +20,8 @@ from biomassters.params.reading import read_document
 from biomassters.simulator.official_files import write_catalogue
 from biomassters.store.georeference import allow_nowhere
 
+AREAS = ("block_1ha", "block_16ha", "chip")
+
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
@@ -123,10 +125,21 @@ def test_wrong_param_ends_the_first_stage_before_any_work(workspace: Workspace) 
 
 def test_metrics_hold_both_rmses_of_model_and_baseline(pipeline: Workspace) -> None:
     metrics = read_json(pipeline.folder / "metrics/evaluation.json")
-    keys = {"chip_rmse", "pooled_rmse", "mae", "bias", "r2", "rmse_by_bin"}
+    keys = {"chip_rmse", "pooled_rmse", "mae", "bias", "r2", "rmse_by_bin", "ci95"}
+    # Two held-out chips make a calibration, and are too few to judge it.
+    assert "intervals" not in metrics["validation"]["fold_0"]
     for scores in (metrics["test"], metrics["validation"]["fold_0"]):
-        assert set(scores) == {"model", "baseline"}
+        assert set(scores) - {"intervals"} == {"model", "baseline"}
         assert set(scores["model"]) == set(scores["baseline"]) == keys
+
+
+def test_metrics_say_how_well_the_test_maps_intervals_hold(pipeline: Workspace) -> None:
+    intervals = read_json(pipeline.folder / "metrics/evaluation.json")["test"]["intervals"]
+    assert set(intervals) == {"level", "pixel", "crps", *AREAS, "ci95"}
+    assert len(intervals["pixel"]["coverage_by_decile"]) == 10
+    assert 0 < intervals["pixel"]["coverage"] <= 1
+    assert intervals["block_16ha"]["coverage"] is None  # no chip of 32 pixels has such a block
+    assert (pipeline.folder / "metrics/evaluation/images/coverage_test.png").exists()
 
 
 def test_reported_test_score_is_that_of_the_files(pipeline: Workspace) -> None:
