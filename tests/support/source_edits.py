@@ -56,7 +56,7 @@ COSMETIC = {
         "biomassters/fingerprint/records.py", "Final = 100", "Final = 50"
     ),
     "a command beside the pipeline": Edit(
-        "biomassters/commands/summary.py", "COLUMN_WIDTH = 13", "COLUMN_WIDTH = 14"
+        "biomassters/commands/summary.py", "COLUMN_WIDTH = 14", "COLUMN_WIDTH = 15"
     ),
 }
 """Nothing but `fingerprint` runs."""
