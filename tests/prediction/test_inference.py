@@ -25,7 +25,9 @@ from biomassters.batches import symmetries
 from biomassters.batches.distributed import join_processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batch, open_batches
+from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
+from biomassters.prediction.alone import predict_chips_alone
 from biomassters.prediction.inference import predict_batches, predict_view_sets, predict_views
 from biomassters.store.chips import ChipStore
 
@@ -86,18 +88,33 @@ def test_models_and_views_are_averaged_together() -> None:
     assert predict([Ramp(1.0), Ramp(3.0)], make_batch(), "flips")[0, 0].tolist() == [3.0] * 4
 
 
-def test_prediction_does_not_depend_on_the_batch_size(
-    store: ChipStore, model: BiomassModel
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize(("order", "batch_size"), [([2, 0, 1], 2), ([0, 1, 2], 3), ([1, 0, 2], 2)])
+def test_prediction_depends_neither_on_the_batch_nor_on_the_threads(
+    store: ChipStore, model: BiomassModel, order: list[int], batch_size: int, n_threads: int
 ) -> None:
-    found = []
-    for batch_size in (1, 2, 3):
-        batches = open_batches(store, StoreOrder([2, 0, 1], batch_size))
-        found.append(list(predict_batches([model], batches, (0,), precision="fp32")))
-    for chips in found:
-        assert [index for index, _, _ in chips] == [2, 0, 1]
-        for (_, prediction, target), (index, expected, _) in zip(chips, found[0], strict=True):
-            np.testing.assert_allclose(prediction, expected, rtol=1e-4, atol=1e-3)
-            np.testing.assert_array_equal(target, store.read_target(index))
+    one_by_one = open_batches(store, StoreOrder([0, 1, 2], 1))
+    expected = [chip[1] for chip in predict_batches([model], one_by_one, (0, 5), precision="fp32")]
+    torch.set_num_threads(n_threads)
+    batches = open_batches(store, StoreOrder(order, batch_size))
+    found = list(predict_batches([model], batches, (0, 5), precision="fp32"))
+    assert torch.get_num_threads() == n_threads
+    torch.set_num_threads(1)
+    assert [index for index, _, _ in found] == order
+    for index, prediction, target in found:
+        np.testing.assert_array_equal(prediction, expected[index])
+        np.testing.assert_array_equal(target, store.read_target(index))
+
+
+def test_error_of_one_chip_is_the_error_of_the_batch() -> None:
+    def refuse(images: Tensor, _: Tensor | None) -> Tensor:
+        raise ModelError(f"no chips of {images.shape[-1]} pixels")
+
+    torch.set_num_threads(2)
+    with pytest.raises(ModelError, match="no chips of 8 pixels"):
+        predict_chips_alone(refuse, torch.zeros(3, 12, 15, 8, 8), None, "fp32")
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
 
 
 def test_model_in_training_mode_is_put_into_evaluation_mode(store: ChipStore) -> None:

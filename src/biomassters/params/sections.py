@@ -290,7 +290,8 @@ class PredictParams(PredictedModels, extra="forbid"):
     Attributes:
         tta: The views whose predictions are averaged.
         clamp: Raise negative predictions to 0 t/ha.
-        batch_size: Chips a forward pass.
+        batch_size: Chips a forward pass; on a CPU, where each passes alone, those that its cores
+            may take at once. Changes no result there.
         precision: Arithmetic of the forward pass.
         engine: What computes it: `torch`, or `openvino`, which is faster on a CPU; `auto` is
             OpenVINO where the model is on a CPU that has the arithmetic.

@@ -25,6 +25,7 @@ from biomassters.model.execution import autocast
 from biomassters.model.kept_months import find_kept_months
 from biomassters.model.one_chip import OneChip, draw_example
 from biomassters.params.sections import EngineName
+from biomassters.prediction.alone import predict_chips_alone
 
 log = logging.getLogger(__name__)
 
@@ -218,8 +219,7 @@ class OpenVinoModel:
         if self._is_right is None:
             self._is_right = self._is_as_torch(images[:1], None if ignored is None else ignored[:1])
         if not self._is_right:
-            agbm: Tensor = self.model(images, ignored)
-            return agbm
+            return predict_chips_alone(self.model, images, ignored, self.precision)
         return self._predict(images, ignored)
 
     def _is_as_torch(self, images: Tensor, ignored: Tensor | None) -> bool:

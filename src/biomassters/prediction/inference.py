@@ -12,8 +12,8 @@ from tqdm import tqdm
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.reading import Batch, Batches, prefetch
-from biomassters.model.execution import autocast
-from biomassters.prediction.engines import Predictor
+from biomassters.prediction.alone import predict_chips_alone
+from biomassters.prediction.engines import OpenVinoModel, Predictor
 
 Prediction = npt.NDArray[np.float32]
 
@@ -53,8 +53,11 @@ def predict_view_sets(
         images = model.normalise(batch.s1, batch.s2, batch.s2_present)
         ignored = model.ignore_months(batch.s2_present)
         for view in dict.fromkeys(view for views in view_sets.values() for view in views):
-            with autocast(images.device, precision):
-                prediction = model(symmetries.apply(images, view), ignored)
+            seen = symmetries.apply(images, view)
+            if isinstance(model, OpenVinoModel):
+                prediction = model(seen, ignored)
+            else:
+                prediction = predict_chips_alone(model, seen, ignored, precision)
             undone = symmetries.undo(prediction.float(), view)
             for name, views in view_sets.items():
                 if view in views:
