@@ -20,6 +20,7 @@ from biomassters.model.weights_header import list_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
 from biomassters.prediction.engines import choose_engine, describe_engine
+from biomassters.prediction.ensemble import check_ensemble
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.ending import run_script
@@ -54,6 +55,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     paths = list_weights(Path("models") / params.models)
     models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
     of_paths = dict(zip(paths, models, strict=True))
+    check_ensemble(of_paths)
     for path, model in of_paths.items():
         try_prediction(model, store.chip_size, precision=params.precision, where=str(path))
     calibration = read_calibration_of(of_paths, Path(params.calibration))
@@ -68,7 +70,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     order = StoreOrder(
         range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size
     )
-    for index, prediction, _ in predict_batches(
+    for index, prediction, _, _ in predict_batches(
         predictors,
         open_batches(store, order),
         views(params.tta),

@@ -36,6 +36,8 @@ SETTINGS = ModelParams(
     month_aggregation="attention",
     month_encoding="learned",
     missing_months="nearest",
+    head="mean",
+    quantile_level=0.9,
 )
 
 
@@ -270,6 +272,7 @@ def test_architecture_survives_json() -> None:
         {},
         {"month_aggregation": "max", "missing_months": "mask"},
         {"bands": ("B4", "VV ascending")},
+        {"head": "quantiles", "quantile_level": 0.8},
     ):
         architecture = build(**changes).architecture
         assert decode_architecture(encode_architecture(architecture)) == architecture
@@ -277,6 +280,7 @@ def test_architecture_survives_json() -> None:
 
 def test_architecture_of_an_older_file_is_as_the_winners() -> None:
     new = {"bands", "month_aggregation", "month_encoding", "missing_months"}
+    new |= {"head", "quantile_level"}
     fields = json.loads(encode_architecture(build().architecture))
     old = json.dumps({name: value for name, value in fields.items() if name not in new})
     assert decode_architecture(old) == build().architecture

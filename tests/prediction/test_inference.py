@@ -28,6 +28,7 @@ from biomassters.batches.reading import Batch, open_batches
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.prediction.alone import predict_chips_alone
+from biomassters.prediction.ensemble import check_ensemble
 from biomassters.prediction.inference import predict_batches, predict_view_sets, predict_views
 from biomassters.store.chips import ChipStore
 
@@ -94,16 +95,49 @@ def test_prediction_depends_neither_on_the_batch_nor_on_the_threads(
     store: ChipStore, model: BiomassModel, order: list[int], batch_size: int, n_threads: int
 ) -> None:
     one_by_one = open_batches(store, StoreOrder([0, 1, 2], 1))
-    expected = [chip[1] for chip in predict_batches([model], one_by_one, (0, 5), precision="fp32")]
+    expected = [
+        chip.prediction for chip in predict_batches([model], one_by_one, (0, 5), precision="fp32")
+    ]
     torch.set_num_threads(n_threads)
     batches = open_batches(store, StoreOrder(order, batch_size))
     found = list(predict_batches([model], batches, (0, 5), precision="fp32"))
     assert torch.get_num_threads() == n_threads
     torch.set_num_threads(1)
-    assert [index for index, _, _ in found] == order
-    for index, prediction, target in found:
+    assert [chip.chip_index for chip in found] == order
+    for index, prediction, target, _ in found:
         np.testing.assert_array_equal(prediction, expected[index])
         np.testing.assert_array_equal(target, store.read_target(index))
+
+
+def test_model_of_quantiles_gives_its_median_and_its_bounds(store: ChipStore) -> None:
+    model = build_tiny_model(head="quantiles").eval()
+    batches = open_batches(store, StoreOrder([2, 0, 1], 2))
+    [batch, _] = batches
+    lower, median, upper = predict([model], batch, "flips").numpy().swapaxes(0, 1)
+    first, second, _ = predict_batches([model], batches, symmetries.FLIPS, precision="fp32")
+    for row, chip in enumerate((first, second)):
+        np.testing.assert_array_equal(chip.prediction, median[row])
+        np.testing.assert_array_equal(chip.bounds, np.stack([lower[row], upper[row]]))
+        assert (lower[row] < median[row]).all()
+        assert (median[row] < upper[row]).all()
+
+
+def test_model_of_one_number_gives_no_bounds(store: ChipStore, model: BiomassModel) -> None:
+    batches = open_batches(store, StoreOrder([0], 1))
+    [chip] = predict_batches([model], batches, (0,), precision="fp32")
+    assert chip.bounds is None
+
+
+def test_models_of_different_heads_are_not_averaged() -> None:
+    models = {
+        Path("a.safetensors"): build_tiny_model(),
+        Path("b.safetensors"): build_tiny_model(head="quantiles"),
+    }
+    with pytest.raises(
+        ModelError, match=r"got model\.head mean at a\.safe.* of 0\.05, 0\.5, 0\.95 at b"
+    ):
+        check_ensemble(models)
+    check_ensemble(dict.fromkeys(models, build_tiny_model()))
 
 
 def test_error_of_one_chip_is_the_error_of_the_batch() -> None:
@@ -175,7 +209,7 @@ def predict_all(path: str) -> list[Any]:
         order = StoreOrder([2, 0, 1], 1, rank=processes.rank, size=processes.size)
         batches = open_batches(store, order)
         predicted = predict_batches([model], batches, (0, 4), precision="fp32", processes=processes)
-        return [[index, crc32(map_), crc32(target)] for index, map_, target in predicted]
+        return [[index, crc32(map_), crc32(target)] for index, map_, target, _ in predicted]
 
 
 def test_first_of_two_processes_predicts_all_in_order(store: ChipStore) -> None:
@@ -192,7 +226,9 @@ def test_gpu_predicts_what_the_cpu_does(store: ChipStore, model: BiomassModel) -
     expected = list(predict_batches([model], batches, (0, 4), precision="fp32"))
     on_gpu = copy.deepcopy(model).cuda()
     found = list(predict_batches([on_gpu], batches, (0, 4), precision="fp32"))
-    for (index, got, target), (wanted_index, wanted, truth) in zip(found, expected, strict=True):
+    for (index, got, target, _), (wanted_index, wanted, truth, _) in zip(
+        found, expected, strict=True
+    ):
         assert index == wanted_index
         np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=0.1)  # TF32
         np.testing.assert_array_equal(target, truth)

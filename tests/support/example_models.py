@@ -18,6 +18,8 @@ SETTINGS = ModelParams(
     month_aggregation="attention",
     month_encoding="none",
     missing_months="zero",
+    head="mean",
+    quantile_level=0.9,
 )
 STATISTICS = describe_chips(minimum=(-60.0,) * 4 + (0.0,) * 11, maximum=(3e4,) * 15)
 

@@ -35,6 +35,8 @@ MODEL = ModelParams(
     month_aggregation="attention",
     month_encoding="none",
     missing_months="zero",
+    head="mean",
+    quantile_level=0.9,
 )
 STATISTICS = describe_chips(
     mean=(-12.0, -18.0, -13.0, -19.0, *[2000.0] * 10, 13.0),

@@ -49,9 +49,13 @@ def test_gradients_are_clipped(
     assert (norm.item() > 0.1) is not clipped
 
 
-def test_a_few_steps_on_one_chip_lower_the_loss_clearly(store: ChipStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", ["mean", "quantiles"])
+def test_a_few_steps_on_one_chip_lower_the_loss_clearly(
+    store: ChipStore, tmp_path: Path, head: str
+) -> None:
     recipe = make_recipe(lr=3e-3, phase={"epochs": 25}, augmentation=NO_AUGMENTATION)
-    fit(make_trainer(store, recipe, indices=(1,)), tmp_path)
+    model = build_tiny_model(head=head)
+    fit(make_trainer(store, recipe, model=model, indices=(1,)), tmp_path)
     losses = read_curve(tmp_path, "train/loss")
     assert losses[24] < 0.6 * losses[0]
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any, get_args
 
@@ -42,6 +43,47 @@ def test_worked_numbers(name: str, expected: list[float]) -> None:
     losses = measure(name, [[[6.0, -8.0]], [[40.0, 40.0]]], [[[0.0, 0.0]], [[0.0, 80.0]]])
     assert losses.tolist() == pytest.approx(expected)
     assert HUBER_SHARE * RANGE == 20
+
+
+def measure_pinball(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    return chip_losses(
+        "rmse", prediction, target, valid, value_range=RANGE, quantiles=(0.05, 0.5, 0.95)
+    )
+
+
+def test_pinball_loss_by_hand() -> None:
+    """10 over the first, 4 below the second, 5 over the third; a pixel without a target."""
+    prediction = torch.tensor([10.0, 24.0, 15.0])[None, :, None, None].repeat(1, 1, 1, 2)
+    target = torch.tensor([[[20.0, math.nan]]])
+    expected = (0.05 * 10 + 0.5 * 4 + 0.95 * 5) / 3
+    losses = measure_pinball(prediction, target, target.isfinite())
+    assert losses.tolist() == pytest.approx([expected])
+
+
+def test_pinball_loss_is_least_at_the_quantiles_of_the_targets() -> None:
+    target = torch.rand(1, 40, 40, generator=torch.Generator().manual_seed(2)) ** 2 * RANGE
+    valid = torch.ones_like(target, dtype=torch.bool)
+    best = target.quantile(torch.tensor([0.05, 0.5, 0.95]))
+    least = measure_pinball(best[None, :, None, None].expand(1, 3, 40, 40), target, valid)
+    for level, change in itertools.product(range(3), (-5.0, 5.0)):
+        other = best.clone()
+        other[level] += change
+        assert (
+            measure_pinball(other[None, :, None, None].expand(1, 3, 40, 40), target, valid) > least
+        )
+
+
+def test_pinball_loss_leaves_out_what_is_not_valid_and_gives_it_no_gradient() -> None:
+    _, target, valid = draw_chips()
+    prediction = torch.full((2, 3, 20, 20), 50.0, requires_grad=True)
+    losses = measure_pinball(prediction, target, valid & (torch.arange(2) == 0)[:, None, None])
+    assert losses[0] > 0
+    assert losses[1] == 0
+    losses.sum().backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
+    assert torch.equal(prediction.grad[0, 0] != 0, valid[0])
+    assert (prediction.grad[1] == 0).all()
 
 
 def test_mae_ssim_of_flat_chips_is_their_distance_and_their_unlike_brightness() -> None:

@@ -26,7 +26,9 @@ from biomassters.batches.reading import open_batches
 from biomassters.errors import StoreError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.weights import identify_weights
+from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import read_prediction
+from biomassters.prediction.metrics import ErrorSums
 from biomassters.store.chips import ChipStore
 from biomassters.training.validation import CHOOSING_SCORE, HeldOut, score_chips
 
@@ -59,6 +61,16 @@ def test_scores_of_one_pass_are_those_of_a_pass_for_each_set(
         alone = score_chips(model, batches, store.chip_ids, {name: views}, precision="fp32")
         assert together[name] == alone[name]
     assert together["none"] != together["flips"]
+
+
+def test_model_of_quantiles_is_scored_by_its_median(store: ChipStore) -> None:
+    model = build_tiny_model(head="quantiles").eval()
+    batches = open_batches(store, StoreOrder([0, 2], 2))
+    scores = score_chips(model, batches, store.chip_ids, BOTH, precision="fp32")["flips"]
+    sums = ErrorSums()
+    for chip in predict_batches([model], batches, symmetries.FLIPS, precision="fp32"):
+        sums.add(store.chip_ids[chip.chip_index], chip.prediction, chip.target)
+    assert scores == sums.summarise()
 
 
 def score_all(path: str) -> dict[str, dict[str, Any]]:

@@ -131,6 +131,8 @@ def _build(found: FoundWeights, backbone: str | None, source: Path) -> BiomassMo
         month_aggregation="attention",
         month_encoding="none",
         missing_months="zero",
+        head="mean",
+        quantile_level=0.9,
     )
     published = BandNormalisation.from_statistics("minmax", publish_normalisation())
     try:

@@ -14,6 +14,7 @@ from biomassters.model.input_bands import choose_bands
 from biomassters.model.kept_months import KeptMonths, ignore_absent_months
 from biomassters.model.network import Network
 from biomassters.model.normalisation import BandNormalisation, fill_absent_months
+from biomassters.model.quantile_head import N_QUANTILES, list_quantiles, order_quantiles
 from biomassters.params.sections import Architecture, ModelParams
 from biomassters.processes.environment import ACTIVATION_CHECKPOINTING_VARIABLE
 from biomassters.statistics.figures import Statistics
@@ -29,6 +30,7 @@ class BiomassModel(nn.Module):
     Attributes:
         architecture: What to build before weights are loaded.
         bands: The bands that it sees, C of them.
+        quantiles: The levels of the quantiles that it predicts; None: it predicts one number.
         network: The winner's network.
         normalisation: From stored integers to the network's input.
         target_scale: What the head's output is multiplied by, in the space of the target scaling
@@ -51,12 +53,16 @@ class BiomassModel(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.bands = choose_bands(architecture.bands)
+        self.quantiles: tuple[float, ...] | None = None
+        if architecture.head == "quantiles":
+            self.quantiles = list_quantiles(architecture.quantile_level)
         self.network = Network(
             backbone=architecture.backbone,
             decoder_channels=architecture.decoder_channels,
             month_aggregation=architecture.month_aggregation,
             month_encoding=architecture.month_encoding,
             n_bands=self.bands.n_bands,
+            n_outputs=N_QUANTILES if self.quantiles else 1,
             pretrained=pretrained,
         )
         self.normalisation = normalisation
@@ -164,6 +170,8 @@ class BiomassModel(nn.Module):
     def predict_scaled(self, images: Tensor, ignored: Tensor | None = None) -> Tensor:
         """Return the prediction where the loss is taken, (B, H, W) float32.
 
+        Of a model of quantiles (B, 3, H, W): lower bound, median, upper bound.
+
         That is t/ha, or with `target_scaling` `log` and `sqrt`, log(1 + AGBM) and the square root
         of AGBM.
 
@@ -184,13 +192,14 @@ class BiomassModel(nn.Module):
         return self._scale_output(self.network.predict_kept(images, kept))
 
     def forward(self, images: Tensor, ignored: Tensor | None = None) -> Tensor:
-        """Return the prediction, (B, H, W) float32, t/ha; see `predict_scaled`."""
+        """Return the prediction, (B, H, W) or (B, 3, H, W), float32, t/ha; see `predict_scaled`."""
         return self.finish(self.network(images, ignored))
 
     def finish(self, output: Tensor) -> Tensor:
-        """Return AGBM, (B, H, W) float32, t/ha, of what the network put out, (B, 1, H, W)."""
+        """Return `forward` of what the network put out, (B, 1, H, W) or (B, 3, H, W)."""
         scaled = self._scale_output(output)
         return target_scaling.unscale_prediction(self.architecture.target_scaling, scaled)
 
     def _scale_output(self, output: Tensor) -> Tensor:
-        return output.squeeze(1).float() * self.target_scale + self.target_offset
+        ordered = order_quantiles(output.float()) if self.quantiles else output.squeeze(1).float()
+        return ordered * self.target_scale + self.target_offset

@@ -32,6 +32,7 @@ class Network(nn.Module):
         month_aggregation: AggregationName = "attention",
         month_encoding: MonthEncodingName = "none",
         n_bands: int = N_BANDS,
+        n_outputs: int = 1,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Network(nn.Module):
             for n in channels
         )
         self.decoder = Decoder(encoder_channels=channels, decoder_channels=decoder_channels)
-        self.segmentation_head = nn.Conv2d(decoder_channels[-1], 1, 3, padding=1)
+        self.segmentation_head = nn.Conv2d(decoder_channels[-1], n_outputs, 3, padding=1)
         nn.init.xavier_uniform_(self.segmentation_head.weight)  # Source: the winner's code.
         nn.init.zeros_(self.segmentation_head.bias)  # type: ignore[arg-type]  # it has one
         self._compiled: Compiled[[Network, Tensor, KeptMonths], Tensor] | None = None
@@ -57,7 +58,7 @@ class Network(nn.Module):
         activation_checkpointing.checkpoint_activations([*blocks, *self.attn, *self.decoder.blocks])
 
     def forward(self, images: Tensor, ignored: Tensor | None) -> Tensor:
-        """Return the head's output, (B, 1, H, W).
+        """Return the head's output, (B, n_outputs, H, W).
 
         Args:
             images: Normalised bands, (B, T, n_bands, H, W); H and W multiples of 32.

@@ -21,7 +21,7 @@ class OneChip(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, months: Tensor) -> Tensor:
-        """Return the head's output, (1, 1, H, W).
+        """Return the head's output, (1, n_outputs, H, W).
 
         Args:
             images: Normalised bands of the kept months, (M, C, H, W).

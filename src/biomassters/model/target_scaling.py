@@ -58,6 +58,8 @@ def scale_target(name: TargetScaling, target: Tensor) -> Tensor:
 def unscale_prediction(name: TargetScaling, prediction: Tensor) -> Tensor:
     """Return a prediction in t/ha; law: it undoes `scale_target` for AGBM of 0 and more.
 
+    It never falls, so that the quantiles of the one are those of the other.
+
     What lies below the space of such AGBM is 0 t/ha.
     """
     if name == "log":

@@ -35,6 +35,8 @@ BEFORE_THERE_WAS_A_CHOICE: Final = {
     "month_aggregation": "attention",
     "month_encoding": "none",
     "missing_months": "zero",
+    "head": "mean",
+    "quantile_level": 0.9,
 }
 """What an older file does not say of its architecture."""
 

@@ -26,6 +26,7 @@ TargetScaling: TypeAlias = Literal["none", "standard", "log", "sqrt"]
 AggregationName: TypeAlias = Literal["attention", "mean", "max"]
 MonthEncodingName: TypeAlias = Literal["none", "learned"]
 MissingMonthsName: TypeAlias = Literal["zero", "nearest", "mask"]
+HeadName: TypeAlias = Literal["mean", "quantiles"]
 LossName: TypeAlias = Literal["rmse", "huber", "mse", "mae_ssim"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 ViewsName: TypeAlias = Literal["none", "flips", "dihedral"]
@@ -139,6 +140,10 @@ class Architecture(Section):
         missing_months: What the model sees of a month without Sentinel-2 images: `zero`: images of
             0 (the winner's); `nearest`: the images of the nearest month that has some; `mask`: the
             month gets no attention. Without any band of Sentinel-2 no month lacks anything.
+        head: What is predicted of a pixel: `mean`, one number, as the loss has it (the winner's);
+            `quantiles`: its median, which is the map, and a bound on either side, by pinball loss.
+        quantile_level: Of a head `quantiles`, the share of pixels between its bounds: with 0.9
+            they are the quantiles of 0.05 and 0.95.
     """
 
     bands: Bands
@@ -151,6 +156,8 @@ class Architecture(Section):
     month_aggregation: AggregationName
     month_encoding: MonthEncodingName
     missing_months: MissingMonthsName
+    head: HeadName
+    quantile_level: float = Field(gt=0, lt=1)
 
 
 class ModelParams(Architecture):
@@ -193,6 +200,7 @@ class OptimisationParams(Section):
         precision: Arithmetic of the forward pass.
         compile: Let torch compile the network, where it can.
         loss: Of a chip, by default its RMSE (the winner's); all leave out what `max_target` says.
+            Of a head `mean` alone: `quantiles` have a loss of their own.
         max_target: Pixels of this AGBM (t/ha) and more do not enter the loss.
         ema_decay: Decay a step of an exponential moving average of the weights, which is then what
             is validated and handed over; 0: no average.

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from biomassters.batches import symmetries
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.reading import Batch, Batches, prefetch
+from biomassters.model.quantile_head import MEDIAN
 from biomassters.prediction.alone import predict_chips_alone
 from biomassters.prediction.engines import OpenVinoModel, Predictor
 
@@ -24,11 +25,35 @@ _ONLY: Final = "only"
 
 
 class PredictedBatch(NamedTuple):
-    """A batch's predictions by view set and its targets, (B, H, W), t/ha."""
+    """A batch's predictions and bounds by view set, and its targets, t/ha.
+
+    Attributes:
+        chip_index: Positions in the store, (B,).
+        predictions: The maps, (B, H, W): medians, of a model of quantiles.
+        target: (B, H, W).
+        bounds: Lower and upper one, (B, 2, H, W); None = the model predicts none.
+    """
 
     chip_index: list[int]
     predictions: dict[str, Prediction]
     target: Prediction
+    bounds: dict[str, Prediction | None]
+
+
+class PredictedChip(NamedTuple):
+    """One chip's prediction, its target and the bounds of its pixels, t/ha.
+
+    Attributes:
+        chip_index: Its position in the store.
+        prediction: The map, (H, W): the median, of a model of quantiles.
+        target: (H, W).
+        bounds: Lower and upper one, (2, H, W); None = the model predicts none.
+    """
+
+    chip_index: int
+    prediction: Prediction
+    target: Prediction
+    bounds: Prediction | None
 
 
 @torch.inference_mode()
@@ -46,9 +71,9 @@ def predict_view_sets(
         precision: Arithmetic of the forward pass; the averages are float32.
 
     Returns:
-        AGBM by the name of the set, (B, H, W), float32, t/ha.
+        What the models return, (B, H, W) or (B, 3, H, W), float32, t/ha, by the name of the set.
     """
-    totals = {name: torch.zeros_like(batch.target) for name in view_sets}
+    totals: dict[str, Tensor] = {}
     for model in models:
         images = model.normalise(batch.s1, batch.s2, batch.s2_present)
         ignored = model.ignore_months(batch.s2_present)
@@ -61,7 +86,7 @@ def predict_view_sets(
             undone = symmetries.undo(prediction.float(), view)
             for name, views in view_sets.items():
                 if view in views:
-                    totals[name] += undone
+                    totals[name] = totals.get(name, torch.zeros_like(undone)) + undone
     return {name: total / (len(models) * len(view_sets[name])) for name, total in totals.items()}
 
 
@@ -80,7 +105,7 @@ def predict_batches(
     precision: str,
     processes: Processes = ALONE,
     progress: bool = False,
-) -> Iterator[tuple[int, Prediction, Prediction]]:
+) -> Iterator[PredictedChip]:
     """Predict chip by chip.
 
     Args:
@@ -92,8 +117,7 @@ def predict_batches(
         progress: Show a bar, if at a terminal.
 
     Yields:
-        In the first process, of all chips in their order: the chip's position in the store, its
-        prediction and its target, (H, W), t/ha. Nothing in the others.
+        All chips in their order, in the first process. Nothing in the others.
     """
     mine = predict_own_batches(models, batches, {_ONLY: views}, precision)
     n_rounds = processes.broadcast(len(batches))  # the first has as many as any
@@ -101,8 +125,14 @@ def predict_batches(
     for _ in tqdm(range(n_rounds), unit="batch", disable=None if is_shown else True):
         for predicted in processes.gather(next(mine, None)):
             if predicted is not None and processes.is_first:
-                chips = predicted.chip_index, predicted.predictions[_ONLY], predicted.target
-                yield from zip(*chips, strict=True)
+                bounds = predicted.bounds[_ONLY]
+                yield from map(
+                    PredictedChip,
+                    predicted.chip_index,
+                    predicted.predictions[_ONLY],
+                    predicted.target,
+                    [None] * len(predicted.chip_index) if bounds is None else bounds,
+                )
 
 
 def predict_own_batches(
@@ -151,5 +181,10 @@ class _OnTheWay:
         """Wait for them."""
         if self.copied is not None:
             self.copied.synchronize()
-        predictions = {name: tensor.numpy() for name, tensor in self.predictions.items()}
-        return PredictedBatch(self.chip_index, predictions, self.target.numpy())
+        arrays = {name: tensor.numpy() for name, tensor in self.predictions.items()}
+        maps, bounds = dict[str, Prediction](), dict[str, Prediction | None]()
+        for name, array in arrays.items():
+            of_quantiles = array.ndim > self.target.ndim
+            maps[name] = array[:, MEDIAN] if of_quantiles else array
+            bounds[name] = np.delete(array, MEDIAN, axis=1) if of_quantiles else None
+        return PredictedBatch(self.chip_index, maps, self.target.numpy(), bounds)

@@ -240,6 +240,7 @@ class Trainer:
             self.model.scale_target(batch.target),
             valid,
             value_range=self.value_range,
+            quantiles=self.model.quantiles,
         )
         return losses, valid.any(dim=2).any(dim=1)
 

@@ -7,7 +7,7 @@ Not torch's losses, which average over all pixels of a batch: here each chip cou
 its number of valid pixels. Nor a library's SSIM, which knows no pixels that are not valid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -36,7 +36,13 @@ IEEE Transactions on Image Processing 13 (2004)."""
 
 
 def chip_losses(
-    name: str, prediction: Tensor, target: Tensor, valid: Tensor, *, value_range: float
+    name: str,
+    prediction: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    *,
+    value_range: float,
+    quantiles: Sequence[float] | None = None,
 ) -> Tensor:
     """Return the loss of each chip, (B,) float32; 0 for a chip without a valid pixel.
 
@@ -45,15 +51,20 @@ def chip_losses(
             trained); `mse`: its square; `huber`: mean of the absolute errors, quadratic below
             HUBER_SHARE of the range; `mae_ssim`: mean absolute error, and SSIM_SHARE of the range
             times 1 - SSIM.
-        prediction: (B, H, W), in the space of the loss.
+        prediction: (B, H, W), in the space of the loss; of quantiles (B, Q, H, W).
         target: (B, H, W), in that space; of any value where it is not valid, NaN included.
         valid: Pixels that enter the loss, (B, H, W) bool.
         value_range: Of valid targets, from 0; what the scale of `huber` and `mae_ssim` follows.
+        quantiles: The levels of what is predicted, 0...1: the loss is then theirs, whatever `name`
+            is (`_measure_pinball`); None = one number is predicted.
     """
     # Where before any arithmetic: a masked NaN would still poison the gradient.
-    prediction = torch.where(valid, prediction.float(), 0.0)
     target = torch.where(valid, target, 0.0)
-    losses = LOSSES[name](prediction, target, valid, value_range)
+    if quantiles is None:
+        prediction = torch.where(valid, prediction.float(), 0.0)
+        losses = LOSSES[name](prediction, target, valid, value_range)
+    else:
+        losses = _measure_pinball(prediction.float(), target, valid, quantiles)
     return torch.where(valid.any(dim=2).any(dim=1), losses, 0.0)
 
 
@@ -75,6 +86,18 @@ def _measure_mae_ssim(
 ) -> Tensor:
     unlike = 1 - _average(_compare_structure(prediction, target, valid, value_range), valid)
     return _average((prediction - target).abs(), valid) + SSIM_SHARE * value_range * unlike
+
+
+def _measure_pinball(
+    prediction: Tensor, target: Tensor, valid: Tensor, quantiles: Sequence[float]
+) -> Tensor:
+    """Return the mean pinball loss of quantiles, which their true values make least."""
+    over = torch.where(valid[:, None], target[:, None] - prediction, 0.0)  # (B, Q, H, W)
+    of_levels = [
+        torch.maximum(level * of_level, (level - 1) * of_level)
+        for level, of_level in zip(quantiles, over.unbind(1), strict=True)
+    ]
+    return _average(torch.stack(of_levels).mean(dim=0), valid)
 
 
 Measure = Callable[[Tensor, Tensor, Tensor, float], Tensor]

@@ -90,7 +90,7 @@ class HeldOut:
             tags: How they were made, for each file's tags; beside them goes `maps.WEIGHTS_TAG`.
         """
         tags = {**tags, WEIGHTS_TAG: identify_weights(model)}
-        for index, prediction, _ in predict_batches(
+        for index, prediction, _, _ in predict_batches(
             [model], self.batches, self.tta, precision=self.precision, processes=self.processes
         ):
             write_prediction(
