@@ -14,13 +14,12 @@ from biomassters.batches.symmetries import views
 from biomassters.calibration.models import read_calibration_of
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.model.execution import place_model
-from biomassters.model.trial import try_prediction
 from biomassters.model.weights import load_model
 from biomassters.model.weights_header import list_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
 from biomassters.prediction.engines import choose_engine, describe_engine
-from biomassters.prediction.ensemble import check_ensemble
+from biomassters.prediction.ensemble import try_ensemble
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.ending import run_script
@@ -55,9 +54,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     paths = list_weights(Path("models") / params.models)
     models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
     of_paths = dict(zip(paths, models, strict=True))
-    check_ensemble(of_paths)
-    for path, model in of_paths.items():
-        try_prediction(model, store.chip_size, precision=params.precision, where=str(path))
+    try_ensemble(of_paths, store.chip_size, precision=params.precision)
     calibration = read_calibration_of(of_paths, Path(params.calibration))
     predictors = [
         choose_engine(model, params.engine, precision=params.precision, chip_size=store.chip_size)

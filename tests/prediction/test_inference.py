@@ -28,7 +28,7 @@ from biomassters.batches.reading import Batch, open_batches
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.prediction.alone import predict_chips_alone
-from biomassters.prediction.ensemble import check_ensemble
+from biomassters.prediction.ensemble import try_ensemble
 from biomassters.prediction.inference import predict_batches, predict_view_sets, predict_views
 from biomassters.store.chips import ChipStore
 
@@ -136,8 +136,8 @@ def test_models_of_different_heads_are_not_averaged() -> None:
     with pytest.raises(
         ModelError, match=r"got model\.head mean at a\.safe.* of 0\.05, 0\.5, 0\.95 at b"
     ):
-        check_ensemble(models)
-    check_ensemble(dict.fromkeys(models, build_tiny_model()))
+        try_ensemble(models, 32, precision="fp32")
+    try_ensemble(dict.fromkeys(models, build_tiny_model()), 32, precision="fp32")
 
 
 def test_error_of_one_chip_is_the_error_of_the_batch() -> None:
