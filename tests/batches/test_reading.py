@@ -171,18 +171,6 @@ def test_prefetching_on_a_cpu_passes_batches_on_one_by_one(
     assert [batch.chip_index.tolist() for batch in fetched] == [[1]]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_prefetched_batches_are_those_of_the_store_with_positions_on_the_cpu(
-    store: ChipStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BIOMASSTERS_WORKERS", "0")
-    batches = open_batches(store, StoreOrder([2, 0, 1], 1))
-    fetched = list(prefetch(batches, torch.device("cuda")))
-    assert all(batch.s1.is_cuda and not batch.chip_index.is_cuda for batch in fetched)
-    for got, expected in zip(fetched, batches, strict=True):
-        assert all(torch.equal(a.cpu(), b) for a, b in zip(got[:4], expected[:4], strict=True))
-
-
 def test_what_python_decides_by_stays_on_the_cpu(
     store: ChipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

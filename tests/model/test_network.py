@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from example_models import build, ignore, make_images
-from golden import DECODER_CHANNELS, golden_images, golden_shapes, golden_weights
+from golden import DECODER_CHANNELS, golden_images, load_golden
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor_config
@@ -16,21 +16,13 @@ from biomassters.params.reading import read_document
 from repository_copy import ROOT
 
 
-def load_golden(folder: Path, backbone: str) -> tuple[Network, dict[str, np.ndarray]]:
-    shapes = golden_shapes(folder / "golden", backbone)
-    network = Network(backbone=backbone, decoder_channels=DECODER_CHANNELS[backbone]).eval()
-    assert {name: value.shape for name, value in network.state_dict().items()} == shapes
-    network.load_state_dict(golden_weights(shapes))
-    return network, dict(np.load(folder / "golden" / f"{backbone}.npz"))
-
-
 @pytest.mark.parametrize("case", ["unmasked", "masked"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("backbone", DECODER_CHANNELS)
 def test_network_gives_the_winners_output_with_his_keys(
     backbone: str, layout: torch.memory_format, case: str, shared_folder: Path
 ) -> None:
-    network, golden = load_golden(shared_folder, backbone)
+    network, golden = load_golden(shared_folder / "golden", backbone)
     network.to(memory_format=layout)
     ignored = torch.from_numpy(golden["mask"]) if case == "masked" else None
     with torch.no_grad():
@@ -44,7 +36,7 @@ def test_bfloat16_gives_the_winners_output_within_its_rounding(
     backbone: str, case: str, shared_folder: Path
 ) -> None:
     """Sixty layers deep, eight bits of mantissa leave a few hundredths of the spread."""
-    network, golden = load_golden(shared_folder, backbone)
+    network, golden = load_golden(shared_folder / "golden", backbone)
     ignored = torch.from_numpy(golden["mask"]) if case == "masked" else None
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         error = network(golden_images(), ignored).float().numpy() - golden[case]
@@ -56,7 +48,7 @@ def test_bfloat16_gives_the_winners_output_within_its_rounding(
 def test_compiled_network_gives_the_winners_output(
     shared_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network, golden = load_golden(shared_folder, "mobilenetv3_small_050")
+    network, golden = load_golden(shared_folder / "golden", "mobilenetv3_small_050")
     network.compile_in_place()
     # The same kernels in one file, instead of 74 of which each takes a second to compile.
     in_one_file = {

@@ -1,4 +1,3 @@
-import copy
 from pathlib import Path
 from typing import Any, cast
 from zlib import crc32
@@ -218,17 +217,3 @@ def test_first_of_two_processes_predicts_all_in_order(store: ChipStore) -> None:
     assert [index for index, _, _ in alone] == [2, 0, 1]
     assert first == alone
     assert second == []
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_predicts_what_the_cpu_does(store: ChipStore, model: BiomassModel) -> None:
-    batches = open_batches(store, StoreOrder([2, 0, 1], 1))
-    expected = list(predict_batches([model], batches, (0, 4), precision="fp32"))
-    on_gpu = copy.deepcopy(model).cuda()
-    found = list(predict_batches([on_gpu], batches, (0, 4), precision="fp32"))
-    for (index, got, target, _), (wanted_index, wanted, truth, _) in zip(
-        found, expected, strict=True
-    ):
-        assert index == wanted_index
-        np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=0.1)  # TF32
-        np.testing.assert_array_equal(target, truth)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -10,10 +11,31 @@ import torch
 from numpy.random import PCG64, Generator
 from torch import Tensor
 
+from biomassters.model.network import Network
+
+FOLDER_VARIABLE = "GOLDEN_FOLDER"
+"""An environment variable: where the files are, if not beside the repository."""
+
 DECODER_CHANNELS = {
     "tf_efficientnetv2_b0": (64, 56, 48, 40, 32),
     "mobilenetv3_small_050": (32, 32, 24, 16, 16),
 }
+
+
+def find_golden() -> Path | None:
+    """Return the folder of the reference networks' numbers; None where there is none."""
+    beside = Path(__file__).parents[3] / "shared" / "golden"
+    folders = [beside, *map(Path, filter(None, [os.environ.get(FOLDER_VARIABLE)]))]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def load_golden(folder: Path, backbone: str) -> tuple[Network, dict[str, np.ndarray]]:
+    """Return a network with the reference weights, and the reference's `mask` and outputs."""
+    shapes = golden_shapes(folder, backbone)
+    network = Network(backbone=backbone, decoder_channels=DECODER_CHANNELS[backbone]).eval()
+    assert {name: value.shape for name, value in network.state_dict().items()} == shapes
+    network.load_state_dict(golden_weights(shapes))
+    return network, dict(np.load(folder / f"{backbone}.npz"))
 
 
 def golden_shapes(folder: Path, backbone: str) -> dict[str, torch.Size]:

@@ -4,6 +4,7 @@ import importlib
 import json
 import multiprocessing
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,8 +34,21 @@ def make_environment(**changes: str) -> dict[str, str]:
     }
 
 
-def run_together(module: str, function: str, *arguments: str, size: int = 2) -> list[Any]:
+def run_together(
+    module: str,
+    function: str,
+    *arguments: str,
+    size: int = 2,
+    variables: Mapping[str, str] | None = None,
+) -> list[Any]:
     """Run a function of a test file in `size` processes, with the environment of torchrun's.
+
+    Args:
+        module: Of the test file.
+        function: Of that module.
+        arguments: Of the function.
+        size: Processes.
+        variables: Of their environment, in which no GPU is visible.
 
     Returns:
         What it returned in each of them, by rank: JSON types.
@@ -46,6 +60,7 @@ def run_together(module: str, function: str, *arguments: str, size: int = 2) -> 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
+        **(variables or {}),
     }
     with TemporaryDirectory() as folder:
         processes = [
