@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The stages call `python` and `dvc` as they find them: let them find the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test check real-chips requirements newest
+.PHONY: repro test check real-chips gpu gpu-wheels requirements newest
 
 repro: $(BIN)/.installed
 	dvc repro
@@ -23,6 +23,14 @@ check: $(BIN)/.installed
 
 real-chips: $(BIN)/.installed
 	python scripts/real_chips.py
+
+# All that needs a GPU, by a Python that has torch of its own: benchmarks/gpu.md. DRY=1: on the CPU.
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(if $(DRY),--dry)
+
+# What that Python lacks, to be carried to a machine without a network.
+gpu-wheels: $(BIN)/.installed
+	python scripts/gpu_wheels.py
 
 # Exact pins for Python 3.11-3.13 from pyproject.toml.
 requirements: $(BIN)/.installed

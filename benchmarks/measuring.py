@@ -197,14 +197,15 @@ def time_in_turns(
 def _time_call(
     function: Callable[[], Any], device: torch.device, clock: Callable[[], float]
 ) -> float:
-    _finish(device)
+    finish(device)
     started = clock()
     function()
-    _finish(device)
+    finish(device)
     return clock() - started
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Wait for the device's work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -250,10 +251,6 @@ def peak_gib(device: torch.device) -> float:
 def describe_machine(options: argparse.Namespace) -> dict[str, str]:
     """Return what a table of times must say with it."""
     device = options.device
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
@@ -264,9 +261,19 @@ def describe_machine(options: argparse.Namespace) -> dict[str, str]:
         "cores": str(count_cores()),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": commit or "unknown",
+        "commit": read_commit(),
         "clock": "this process's seconds" if options.cpu_clock else "wall",
     }
+
+
+def read_commit() -> str:
+    """Return the checkout's commit, or `unknown`."""
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # a machine need not have git
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def report(options: argparse.Namespace, rows: Sequence[Row], **more: Any) -> None:

@@ -20,6 +20,7 @@ from biomassters.batches.reading import Batch
 from biomassters.batches.symmetries import FLIPS
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import place_model
+from biomassters.params.sections import EngineName
 from biomassters.prediction.engines import Predictor, choose_engine
 from biomassters.prediction.inference import predict_views
 from biomassters.training.engine import Recipe, Trainer
@@ -70,7 +71,9 @@ def main() -> None:
     report(options, rows, tflop_a_chip=tflop, ceiling_tflops=ceilings)
 
 
-def measure_prediction(options: argparse.Namespace, model: BiomassModel, n_chips: int) -> list[Row]:
+def measure_prediction(
+    options: argparse.Namespace, model: BiomassModel, n_chips: int, engine: EngineName = "auto"
+) -> list[Row]:
     """Time the inference path in all arithmetics, in turns with the plain model."""
     batch = make_batch(n_chips, options.chip_size, options.device)
     plain = copy.deepcopy(model).to(options.device).eval()
@@ -79,11 +82,11 @@ def measure_prediction(options: argparse.Namespace, model: BiomassModel, n_chips
         placed = place_model(copy.deepcopy(model), options.device).eval()
         if compiled:
             placed.compile_network()
-        # What `predict.engine: auto` takes: OpenVINO on a CPU.
+        # `auto` is OpenVINO on a CPU.
         predictor = (
             placed
             if compiled
-            else choose_engine(placed, "auto", precision=precision, chip_size=options.chip_size)
+            else choose_engine(placed, engine, precision=precision, chip_size=options.chip_size)
         )
         mode = "compiled" if compiled else "eager" if predictor is placed else "openvino"
         calls[precision, mode, 1] = make_call([predictor], batch, IDENTITY, precision)
@@ -116,18 +119,8 @@ def measure_step(
     options: argparse.Namespace, preset: Preset, n_chips: int, precision: str, compiled: bool
 ) -> Row:
     """Time whole steps of the trainer, augmentation and optimizer included."""
-    batch = make_batch(n_chips, options.chip_size, options.device)
-    trainer = build_trainer(options, preset, n_chips, precision, compiled)
-    trainer.model.train()
+    take_step = make_step(options, preset, n_chips, precision, compiled)
     reset_peak(options.device)
-    steps = iter(range(10**9))
-
-    def take_step() -> None:
-        step = next(steps)
-        # Other chips each time, so that other months are dropped.
-        indices = torch.arange(n_chips) + step * n_chips
-        trainer._take_step(iter([batch._replace(chip_index=indices)]), 0, step)
-
     [times] = time_in_turns(
         {"step": take_step}, options.seconds, options.device, options.clock
     ).values()
@@ -136,6 +129,24 @@ def measure_step(
     row = describe("training step", precision, mode, n_chips, seconds)
     row |= {"views": 1, "views/s": n_chips / seconds, "times plain": "-"}
     return row | {"GiB": peak_gib(options.device)}
+
+
+def make_step(
+    options: argparse.Namespace, preset: Preset, n_chips: int, precision: str, compiled: bool
+) -> Callable[[], None]:
+    """Return a step of the trainer to be timed; each call takes another one."""
+    batch = make_batch(n_chips, options.chip_size, options.device)
+    trainer = build_trainer(options, preset, n_chips, precision, compiled)
+    trainer.model.train()
+    steps = iter(range(10**9))
+
+    def take_step() -> None:
+        step = next(steps)
+        # Other chips each time, so that other months are dropped.
+        indices = torch.arange(n_chips) + step * n_chips
+        trainer._take_step(iter([batch._replace(chip_index=indices)]), 0, step)
+
+    return take_step
 
 
 def describe(work: str, precision: str, mode: str, n_chips: int, seconds: float) -> Row:
