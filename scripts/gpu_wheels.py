@@ -122,7 +122,8 @@ def find_torchvision(torch: str, python: str) -> str:
         [*command, "--python-version", python, "--python-platform", "linux", "-"],
         input=f"torchvision\ntorch=={torch}\n", capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    [pin] = re.findall(r"^torchvision==\S+", found, re.MULTILINE)
+    pins: list[str] = re.findall(r"^torchvision==\S+", found, re.MULTILINE)
+    [pin] = pins
     return pin
 
 

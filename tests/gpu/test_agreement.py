@@ -33,7 +33,9 @@ def test_predictions_are_those_of_the_cpu(
     expected = list(predict_batches([model], batches, (0, 4), precision="fp32"))
     placed = place_model(copy.deepcopy(model), device)
     found = list(predict_batches([placed], batches, (0, 4), precision="fp32"))
-    for (index, got, target), (wanted_index, wanted, truth) in zip(found, expected, strict=True):
+    for (index, got, target, _), (wanted_index, wanted, truth, _) in zip(
+        found, expected, strict=True
+    ):
         assert index == wanted_index
         np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=0.1)  # TF32
         np.testing.assert_array_equal(target, truth)

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from gpu_measuring import dry_setting, few_activations, gpu_setting
 from tiny_training import one_thread  # noqa: F401
 
+from gpu_measuring import dry_setting, few_activations, gpu_setting
 from measuring import finish, peak_gib, reset_peak
 from model import make_step
 
