@@ -14,7 +14,7 @@ LAYERS = (
     *("errors", "params", "processes", "fingerprint"),  # refuse, start and end
     *("store", "dataset", "simulator", "sources", "audit", "packing"),  # source -> store
     *("statistics", "batches", "model", "prediction", "calibration", "training"),  # store -> map
-    *("baselines",),  # what to beat
+    *("baselines", "robustness"),  # what to beat, and with how little
     *("evaluation", "report"),  # how far to trust it
     *("commands", "__main__"),
 )

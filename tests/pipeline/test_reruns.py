@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from reruns import (
     AFTER_FETCHING,
+    AFTER_STATISTICS,
     AFTER_TRAINING,
     ALL,
     FINGERPRINT,
     NOTHING,
+    PREDICTION,
     TRAINING,
     kept,
     list_stages_run,
@@ -89,22 +91,24 @@ def test_litter_and_what_is_no_source_run_nothing(pipeline: Workspace, name: str
 PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"lr": 1e-5}, TRAINING),
     ({"seed": 1}, TRAINING),
-    ({"folds": [0, 1]}, "train@1 calibrate predict evaluate"),
+    ({"folds": [0, 1]}, "train@1 calibrate baselines predict evaluate report"),
     ({"data.chip_size": 64}, ALL),
     ({"cleaning": "winner"}, AFTER_FETCHING),
-    ({"split.seed": 1}, TRAINING),
-    ({"split.method": "stratified"}, TRAINING),
-    ({"statistics.source": "published", "model.normalisation": "minmax"}, AFTER_FETCHING),
+    ({"split.seed": 1}, f"{TRAINING} baselines"),
+    ({"split.method": "stratified"}, f"{TRAINING} baselines"),
+    ({"statistics.source": "published", "model.normalisation": "minmax"}, AFTER_STATISTICS),
     ({"model.backbone": "mobilenetv3_small_075"}, TRAINING),
     ({"augmentation.rotation_p": 0.7}, TRAINING),
     ({"optimisation.batch_size": 3}, TRAINING),
     ({"train.epochs": 3}, TRAINING),
     ({"finetune.lr": 1e-5}, AFTER_TRAINING),
-    ({"calibration.level": 0.6}, "calibrate predict evaluate"),
-    ({"predict.calibration": "presets/uncalibrated.json"}, "predict evaluate"),
-    ({"predict.tta": "none"}, "predict evaluate"),
-    ({"predict.clamp": False}, "predict evaluate"),
-    ({"predict.models": "folds"}, "predict evaluate"),
+    ({"calibration.level": 0.6}, f"calibrate {PREDICTION}"),
+    ({"predict.calibration": "presets/uncalibrated.json"}, f"{PREDICTION} robustness"),
+    ({"predict.tta": "none"}, f"{PREDICTION} robustness"),
+    ({"predict.clamp": False}, f"{PREDICTION} robustness"),
+    ({"predict.models": "folds"}, f"{PREDICTION} robustness"),
+    ({"baselines.max_iter": 5}, "baselines evaluate report"),
+    ({"robustness.conditions": ["no_clp"]}, "robustness report"),
 ]
 
 
@@ -151,9 +155,13 @@ DATA: list[tuple[str, Callable[[Path], None], str]] = [
     ("statistics.json", copy_in_place, NOTHING),
     (f"{STORE}/zarr.json", touch, NOTHING),
     (f"{STORE}/zarr.json", copy_in_place, NOTHING),
-    ("statistics.json", add_a_space, f"band_statistics {TRAINING}"),
+    ("statistics.json", add_a_space, AFTER_STATISTICS),
     (f"{STORE}/zarr.json", add_a_space, f"fetch@train {AFTER_FETCHING}"),
-    ("chips/test.zarr/zarr.json", add_a_space, "fetch@test predict evaluate"),
+    (
+        "chips/test.zarr/zarr.json",
+        add_a_space,
+        "fetch@test predict baselines robustness evaluate report",
+    ),
     ("models/folds/fold-0.safetensors", add_a_space, TRAINING),
     ("models/final/final.safetensors", add_a_space, AFTER_TRAINING),
 ]
@@ -193,7 +201,7 @@ def test_experiment_runs_exactly_what_a_changed_meaning_needs(workspace: Workspa
     why = workspace.run("python", "-m", "biomassters", "why", "predict").stdout
     assert "predict is out of date:\n  code    predict changed" in why
     result = workspace.run("dvc", "exp", "run", "--temp")
-    assert list_stages_run(result.stdout) == {FINGERPRINT, "predict", "evaluate"}
+    assert list_stages_run(result.stdout) == {FINGERPRINT, *PREDICTION.split()}
 
 
 def test_missing_module_ends_the_fingerprint_in_one_line(workspace: Workspace) -> None:

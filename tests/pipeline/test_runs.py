@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from reruns import ALL, FINGERPRINT, TRAINING, list_stages_run
+from reruns import ALL, FINGERPRINT, PREDICTION, TRAINING, list_stages_run
 from workspace import Workspace, kill_dvc_while_training
 
 from biomassters.model.weights import load_model
@@ -48,17 +48,18 @@ def test_experiment_with_some_bands_and_a_learning_rate_that_yaml_reads_as_a_str
     assert changed["test.model.chip_rmse"]["diff"] != 0
     assert "validation.fold_0.model.chip_rmse" in changed
     plots = workspace.run("dvc", "plots", "diff", "--json").stdout
-    assert "metrics/train/0/plots/metrics/train/loss.tsv" in plots
+    assert "metrics/report/training.csv" in plots
 
 
 def test_experiment_with_another_tta_only_predicts_and_evaluates(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "predict.tta=none")
-    assert list_stages_run(result.stdout) == {"predict", "evaluate"}
+    assert list_stages_run(result.stdout) == {"robustness", *PREDICTION.split()}
 
 
 def test_further_fold_trains_alone(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "folds=[0,1]")
-    assert list_stages_run(result.stdout) == {"train@1", "calibrate", "predict", "evaluate"}
+    expected = {"train@1", "calibrate", "baselines", *PREDICTION.split()}
+    assert list_stages_run(result.stdout) == expected
     validation = read_json(workspace.folder / "metrics/evaluation.json")["validation"]
     assert set(validation) == {"fold_0", "fold_1"}
 
@@ -78,7 +79,7 @@ def test_ensemble_of_folds_is_refused_while_another_folds_model_lies_about(
 
 def test_temporary_and_queued_experiments_leave_the_workspace_alone(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "--temp", "-S", "predict.batch_size=1")
-    assert list_stages_run(result.stdout) == {"predict", "evaluate"}
+    assert list_stages_run(result.stdout) == {"robustness", *PREDICTION.split()}
     workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "predict.tta=dihedral")
     workspace.run("dvc", "exp", "run", "--run-all")
     assert "queued" in workspace.run("dvc", "exp", "list", "--name-only").stdout
@@ -92,7 +93,8 @@ def test_further_test_chip_retrains_nothing(workspace: Workspace) -> None:
     write_catalogue(catalogue, n_train=6, n_test=3, chip_size=32)
     result = workspace.run("dvc", "repro")
     assert list_stages_run(result.stdout) == {
-        *(FINGERPRINT, "fetch@train", "fetch@test", "predict", "evaluate")
+        *(FINGERPRINT, "fetch@train", "fetch@test"),
+        *("baselines", "robustness", *PREDICTION.split()),
     }
     assert "test: 1 chips fetched, 0 taken from an unfinished run, 2 unchanged" in result.stdout
 
@@ -167,8 +169,10 @@ def test_plots_show_curves_pictures_and_histograms(workspace: Workspace) -> None
     for name in (
         "metrics/evaluation/images/panels_test.png",
         "metrics/evaluation/images/density_fold-0.png",
-        "metrics/train/0/plots/metrics/validation/chip_rmse.tsv",
-        "metrics/finetune/plots/metrics/train/loss.tsv",
+        "metrics/report/training.csv",
+        "metrics/robustness/images/robustness.png",
+        "Validation chip RMSE",
+        "chip RMSE, t/ha",
         "metrics/evaluation/images/histograms.png",
         "metrics/evaluation/chips.csv",
     ):
@@ -181,3 +185,26 @@ def test_run_leaves_only_results_for_git(pipeline: Workspace) -> None:
     assert grown == {path for path in tracked if path.startswith("docs/")} & grown
     lock = read_document(pipeline.folder / "dvc.lock")
     assert set(lock["stages"]) == {FINGERPRINT, *ALL.split()}
+
+
+def test_trees_map_the_chips_that_the_network_maps(pipeline: Workspace) -> None:
+    pairs = {"predictions": "test", "validation/fold-0": "fold-0"}
+    for maps, of_trees in pairs.items():
+        found = {path.name for path in (pipeline.folder / "baselines/trees" / of_trees).iterdir()}
+        assert found == {path.name for path in (pipeline.folder / maps).iterdir()}
+
+
+def test_error_with_everything_is_that_of_the_evaluation(pipeline: Workspace) -> None:
+    metrics = read_json(pipeline.folder / "metrics/robustness.json")
+    scores = read_json(pipeline.folder / "metrics/evaluation.json")["test"]["model"]
+    assert (metrics["set"], metrics["chips"], metrics["models"]) == ("test", 2, "final")
+    for name in ("chip_rmse", "pooled_rmse", "bias"):
+        assert metrics["plain"][name] == pytest.approx(scores[name], rel=1e-5)
+    assert metrics["months_removed"]["12"] == metrics["conditions"]["no_s2"] != metrics["plain"]
+
+
+def test_curve_over_months_is_a_plot_with_its_unit(pipeline: Workspace) -> None:
+    shown = pipeline.run("dvc", "plots", "show", "--json").stdout
+    assert "metrics/robustness/months.csv" in shown
+    assert "metrics/robustness/images/robustness.png" in shown
+    assert "Chip RMSE with fewer months of Sentinel-2" in shown

@@ -13,11 +13,16 @@ from biomassters.fingerprint.records import write_record
 from biomassters.params.reading import read_document
 
 FINGERPRINT = "fingerprint"
-ALL = "fetch@train fetch@test band_statistics train@0 finetune calibrate predict evaluate"
+ALL = (
+    "fetch@train fetch@test band_statistics train@0 finetune calibrate predict baselines robustness"
+    " evaluate report"
+)
 """All stages but `fingerprint`."""
-AFTER_TRAINING = "finetune predict evaluate"
+PREDICTION = "predict evaluate report"
+AFTER_TRAINING = f"finetune robustness {PREDICTION}"
 TRAINING = f"train@0 calibrate {AFTER_TRAINING}"
-AFTER_FETCHING = f"band_statistics {TRAINING}"
+AFTER_STATISTICS = f"band_statistics {TRAINING}"
+AFTER_FETCHING = f"{AFTER_STATISTICS} baselines"
 NOTHING = ""
 
 

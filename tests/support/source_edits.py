@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from reruns import AFTER_FETCHING, ALL, NOTHING, TRAINING
+from reruns import AFTER_STATISTICS, ALL, NOTHING, PREDICTION, TRAINING
 
 LOSSES = "biomassters/training/losses.py"
 PLOTS = "biomassters/evaluation/plots.py"
@@ -64,34 +64,40 @@ COSMETIC = {
 MEANING = {
     "a constant": Edit(LOSSES, "1e-8", "1e-7", TRAINING),
     "a constant of the simulator": Edit("biomassters/simulator/s2.py", "18000.0", "18500.0", ALL),
-    "a text that is a value": Edit("biomassters/prediction/maps.py", '"t/ha"', '"Mg/ha"', TRAINING),
+    "a text that is a value": Edit(
+        "biomassters/prediction/maps.py", '"t/ha"', '"Mg/ha"', f"{TRAINING} baselines"
+    ),
     "a default": Edit(
         "biomassters/training/engine.py",
         "validation_every: int = 1",
         "validation_every: int = 2",
         TRAINING,
     ),
-    "an operator": Edit(PLOTS, "(10, 9, 11, 8)", "(10, 9, 11, 8)[::-1]", "evaluate"),
+    "an operator": Edit(PLOTS, "(10, 9, 11, 8)", "(10, 9, 11, 8)[::-1]", "evaluate report"),
     "an import": Edit(
         PLOTS,
         "import numpy as np",
         "import math\n\nimport numpy as np",
-        "evaluate",
+        "evaluate report",
     ),
     "the order of imports": Edit(
         PLOTS,
         "import numpy as np\nimport numpy.typing as npt\n",
         "import numpy.typing as npt\nimport numpy as np\n",
-        "evaluate",
+        "evaluate report",
     ),
     "a decorator": Edit(
         "biomassters/statistics/counting.py",
         "def count_pixels(",
         "@staticmethod\ndef count_pixels(",
-        AFTER_FETCHING,
+        AFTER_STATISTICS,
     ),
-    "a local variable's name": Edit("biomassters/training/folds.py", "shuffled", "mixed", TRAINING),
-    "a type hint": Edit("biomassters/training/folds.py", "fold: int)", "fold: float)", TRAINING),
+    "a local variable's name": Edit(
+        "biomassters/training/folds.py", "shuffled", "mixed", f"{TRAINING} baselines"
+    ),
+    "a type hint": Edit(
+        "biomassters/training/folds.py", "fold: int)", "fold: float)", f"{TRAINING} baselines"
+    ),
     "a module that is imported lazily": Edit(
         "biomassters/sources/hub/hub_source.py",
         "_N_CONNECTIONS: Final = 4",
@@ -100,31 +106,49 @@ MEANING = {
     ),
     "a module of all stages": Edit("biomassters/store/bands.py", "", "X = 1\n", ALL),
     "a package's sign that is code": Edit(
-        "biomassters/prediction/__init__.py", "", "X = 1\n", TRAINING
+        "biomassters/prediction/__init__.py", "", "X = 1\n", f"{TRAINING} baselines"
     ),
     "a constant of the calibration": Edit(
         "biomassters/calibration/pixel_table.py",
         "N_BINS: Final = 10",
         "N_BINS: Final = 11",
-        "calibrate predict evaluate",
+        "calibrate predict evaluate report",
     ),
     "a script": Edit(
-        "predict.py", "np.maximum(prediction, 0)", "np.maximum(prediction, 1)", "predict evaluate"
+        "predict.py",
+        "np.maximum(prediction, 0)",
+        "np.maximum(prediction, 1)",
+        PREDICTION,
     ),
     "the params that a script reads": Edit(
-        "predict.py", "    cleaning: CleaningName\n", "    cleaning: str\n", "predict evaluate"
+        "predict.py",
+        "    cleaning: CleaningName\n",
+        "    cleaning: str\n",
+        PREDICTION,
+    ),
+    "a module of trees": Edit(
+        "biomassters/baselines/composites.py",
+        "CLEAR_CLP_MAX: Final = 50",
+        "CLEAR_CLP_MAX: Final = 40",
+        "baselines evaluate report",
+    ),
+    "a condition": Edit(
+        "biomassters/robustness/conditions.py",
+        '("B4", "B3", "B2")',
+        '("B4", "B3")',
+        "robustness report",
     ),
     "a new import of this project": Edit(
         "evaluate.py",
         "import json\n",
         "import json\n\nimport biomassters.model.decoder\n",
-        "evaluate",
+        "evaluate report",
     ),
     "a lazy import of this project": Edit(
         "evaluate.py",
         "def main() -> None:\n",
         "def main() -> None:\n    import biomassters.model.decoder\n",
-        "evaluate",
+        "evaluate report",
     ),
 }
 """Exactly the stages that import it run, and what depends on them."""

@@ -1,4 +1,4 @@
-"""The bands that params.yaml may name for a model."""
+"""The bands that params.yaml may name for a model, and which it may leave out for a trial."""
 
 from collections import Counter
 from typing import Annotated, Literal, TypeAlias, get_args
@@ -23,6 +23,13 @@ BandName: TypeAlias = Literal[
     "CLP",
 ]
 """The bands of a chip, as `store.bands` names and orders them."""
+
+
+ConditionName: TypeAlias = Literal[
+    "no_s1", "no_s2", "no_ascending", "no_descending", "no_clp", "no_swir", "rgb_only"
+]
+"""What chips may be predicted without: a sensor, an orbit, the cloud probability, short-wave infrared
+(B11, B12), or all but B4, B3 and B2."""
 
 
 def _check_bands(value: object) -> object:

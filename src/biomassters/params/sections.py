@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from biomassters.params.bands import Bands
+from biomassters.params.bands import Bands, ConditionName
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -251,16 +251,24 @@ class TrainParams(PhaseParams):
     validation_every: int = Field(gt=0)
 
 
-class FinetuneParams(PhaseParams):
-    """The training on all chips, from a fold's model.
+class FinetunedFold(Section, extra="ignore"):
+    """The part of the section that tells which fold's model is the one to look at.
 
     Attributes:
         fold: The fold whose model it starts from.
+    """
+
+    fold: Fold
+
+
+class FinetuneParams(FinetunedFold, PhaseParams, extra="forbid"):
+    """The training on all chips, from a fold's model.
+
+    Attributes:
         lr: Peak learning rate.
         weights: `last`, or the `average` over the epochs of the last quarter.
     """
 
-    fold: Fold
     lr: Positive
     weights: Literal["last", "average"]
 
@@ -298,8 +306,8 @@ class PredictParams(PredictedModels, extra="forbid"):
     Attributes:
         tta: The views whose predictions are averaged.
         clamp: Raise negative predictions to 0 t/ha.
-        batch_size: Chips a forward pass; on a CPU, where each passes alone, those that its cores
-            may take at once. Changes no result there.
+        batch_size: Chips a forward pass; on a CPU, where each passes alone, those that are read
+            together.
         precision: Arithmetic of the forward pass.
         engine: What computes it: `torch`, or `openvino`, which is faster on a CPU; `auto` is
             OpenVINO where the model is on a CPU that has the arithmetic.
@@ -323,4 +331,22 @@ class BaselinesParams(Section):
 
     pixels: int = Field(gt=0)
     max_iter: int = Field(gt=0)
+    seed: Seed
+
+
+class RobustnessParams(Section):
+    """What is taken from chips, to see how much worse they are predicted without it.
+
+    Attributes:
+        chips: At most so many are predicted: test chips or, where none has a target, the train
+            chips that `finetune.fold` held out, by that fold's model.
+        months_removed: How many months of Sentinel-2 are taken from each chip, for the curve; those
+            of a smaller number are among those of a greater.
+        conditions: What else chips are predicted without; see `bands.ConditionName`.
+        seed: Seed of the months, and of the chips where there are more.
+    """
+
+    chips: int = Field(gt=0)
+    months_removed: tuple[Annotated[int, Field(ge=1, le=12)], ...] = Field(strict=False)
+    conditions: tuple[ConditionName, ...] = Field(strict=False)
     seed: Seed

@@ -16,6 +16,7 @@ from biomassters.params.sections import (
     OptimisationParams,
     Positive,
     PredictParams,
+    RobustnessParams,
     Section,
     Seed,
     SplitParams,
@@ -52,6 +53,7 @@ class Params(Section):
     calibration: CalibrationParams
     predict: PredictParams
     baselines: BaselinesParams
+    robustness: RobustnessParams
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> "Params":

@@ -86,7 +86,8 @@ class ChipStore:
         Args:
             path: Where it lies.
             clean: What is done to each chip that is read, such as `cleaning.clean_chip` with a
-                name; it leaves chip_id, s2_present and agbm alone.
+                name; it leaves chip_id and agbm alone, and `s2_present` of the chip too, unless it
+                takes months from it (`robustness.conditions`); that of the store stays.
 
         Raises:
             StoreError: It is absent, incomplete or of another format.
