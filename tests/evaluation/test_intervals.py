@@ -1,8 +1,9 @@
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from judged_chips import LEVEL, calibrate_simulated, judge_simulated, judged_set
+from held_out_examples import draw_chips
 from mapie.metrics.regression import (
     regression_coverage_score,
     regression_mean_width_score,
@@ -10,26 +11,38 @@ from mapie.metrics.regression import (
 )
 
 from biomassters.calibration.calibration import Calibration
-from biomassters.evaluation.intervals import JudgedChip, judge_areas, judge_intervals
+from biomassters.evaluation.intervals import JudgedChip, JudgedSet, judge_areas, judge_intervals
 from biomassters.prediction.maps import PixelIntervals
 from biomassters.prediction.metrics import BIN_NAMES
 
 
-@pytest.fixture(scope="module")
-def calibration() -> Calibration:
-    return calibrate_simulated()
+def judge_drawn(calibration: Calibration, n_chips: int = 40) -> list[JudgedChip]:
+    """Draw other chips than the calibration has, with their intervals."""
+    return [
+        JudgedChip(
+            chip.prediction,
+            chip.prediction + chip.error,
+            calibration.intervals(chip.prediction),
+            calibration,
+        )
+        for chip in draw_chips(n_chips, seed=2, side=48)
+    ]
+
+
+def judge(chips: list[JudgedChip]) -> dict[str, Any]:
+    judged = judge_intervals(JudgedSet(len(chips), 0.8, lambda: iter(chips)))
+    assert judged is not None
+    return judged
 
 
 @pytest.fixture(scope="module")
 def chips(calibration: Calibration) -> list[JudgedChip]:
-    return judge_simulated(calibration)
+    return judge_drawn(calibration)
 
 
 @pytest.fixture(scope="module")
 def judged(chips: list[JudgedChip]) -> dict[str, Any]:
-    judged = judge_intervals(judged_set(chips))
-    assert judged is not None
-    return judged
+    return judge(chips)
 
 
 def test_pixel_figures_are_those_of_mapie(chips: list[JudgedChip], judged: dict[str, Any]) -> None:
@@ -44,7 +57,7 @@ def test_pixel_figures_are_those_of_mapie(chips: list[JudgedChip], judged: dict[
     expected = regression_coverage_score(target, intervals)[0]
     assert pixel["coverage"] == pytest.approx(expected, rel=1e-6)
     assert pixel["width"] == pytest.approx(regression_mean_width_score(intervals)[0], rel=1e-6)
-    score = regression_mwi_score(target, intervals, LEVEL)
+    score = regression_mwi_score(target, intervals, 0.8)
     assert pixel["score"] == pytest.approx(score, rel=1e-6)
 
 
@@ -55,8 +68,8 @@ def test_calibrated_intervals_hold_for_pixels_and_areas_and_naive_ones_do_not(
         low, high = judged["ci95"][name]["coverage"]
         assert low <= judged[name]["coverage"] <= high
         # The calibration's own chips are 40: it may be off by as much again.
-        assert low - 0.1 < LEVEL < high + 0.1
-    assert judged["level"] == LEVEL
+        assert low - 0.1 < 0.8 < high + 0.1
+    assert judged["level"] == 0.8
     assert judged["chip"]["naive"]["coverage"] < 0.4
     assert judged["chip"]["naive"]["width"] < judged["chip"]["width"] / 3
 
@@ -71,7 +84,7 @@ def test_classes_have_figures_that_add_up(judged: dict[str, Any]) -> None:
 
 
 def test_areas_are_those_of_the_calibration(calibration: Calibration) -> None:
-    [chip] = judge_simulated(calibration, 1)
+    [chip] = judge_drawn(calibration, 1)
     chip.target[10:14, 20:26] = np.nan  # 24 pixels of the block in the second row, third column
     width = judge_areas(chip, 10)["width"][1 * 4 + 2]
     mask = np.zeros(chip.target.shape, bool)
@@ -81,7 +94,7 @@ def test_areas_are_those_of_the_calibration(calibration: Calibration) -> None:
 
 
 def test_block_without_half_its_targets_is_left_out(calibration: Calibration) -> None:
-    [chip] = judge_simulated(calibration, 1)
+    [chip] = judge_drawn(calibration, 1)
     chip.target[:10, :4] = np.nan
     assert len(judge_areas(chip, 10)["coverage"]) == 16
     chip.target[:10, 4:6] = np.nan
@@ -97,8 +110,7 @@ def test_worked_example_of_two_chips(calibration: Calibration) -> None:
         JudgedChip(prediction, np.float32(target), bounds, calibration)
         for target in ([[10, 20], [30, 50]], [[0, 15], [np.nan, np.nan]])
     ]
-    judged = judge_intervals(judged_set(chips))
-    assert judged is not None
+    judged = judge(chips)
     assert judged["pixel"]["coverage"] == (3 / 4 + 1 / 2) / 2
     assert judged["pixel"]["width"] == 20
     assert judged["pixel"]["score"] == pytest.approx(((20 + 200 / 4) + (20 + 100 / 2)) / 2)
@@ -109,19 +121,17 @@ def test_worked_example_of_two_chips(calibration: Calibration) -> None:
 
 
 def test_chips_without_targets_are_not_judged(calibration: Calibration) -> None:
-    [chip] = judge_simulated(calibration, 1)
+    [chip] = judge_drawn(calibration, 1)
     blank = chip._replace(target=np.full_like(chip.target, np.nan))
-    assert judge_intervals(judged_set([blank])) is None
-    assert judge_intervals(judged_set([])) is None
+    for chips in ([], [blank]):
+        judged = JudgedSet(len(chips), 0.8, partial(iter, chips))
+        assert judge_intervals(judged) is None
 
 
 def test_coverage_of_all_chips_is_not_certain(calibration: Calibration) -> None:
     """Of 16 chips that are all covered, 97.5 % would be if the truth were 0.025 ** (1 / 16)."""
-    chips = [
-        chip._replace(target=chip.prediction.copy()) for chip in judge_simulated(calibration, 16)
-    ]
-    judged = judge_intervals(judged_set(chips))
-    assert judged is not None
+    chips = [chip._replace(target=chip.prediction.copy()) for chip in judge_drawn(calibration, 16)]
+    judged = judge(chips)
     least = 0.025 ** (1 / 16)
     for name in ("pixel", "chip"):
         assert judged[name]["coverage"] == 1

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from example_chips import simulate_record
-from judged_chips import LEVEL, calibrate_simulated
 
 from biomassters.calibration.calibration import Calibration
 from biomassters.errors import ChipDataError
@@ -16,11 +15,6 @@ from biomassters.store.chips import ChipStore
 
 N_CHIPS = 7
 """At a level of 0.8 four chips make a calibration, so that each of seven is judged by others."""
-
-
-@pytest.fixture(scope="module")
-def calibration() -> Calibration:
-    return calibrate_simulated()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +51,7 @@ def test_held_out_chip_is_judged_by_other_chips_alone(
     assert after.pixel == before.pixel
     figures = judge_intervals(judged)
     assert figures is not None
-    assert figures["level"] == LEVEL
+    assert figures["level"] == calibration.level
     assert figures["pixel"]["coverage"] < 1
 
 
