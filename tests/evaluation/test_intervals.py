@@ -120,6 +120,15 @@ def test_worked_example_of_two_chips(calibration: Calibration) -> None:
     assert judged["ci95"]["pixel"]["coverage"] is None  # two chips are too few
 
 
+def test_targets_below_0_count_as_0_and_absurd_ones_are_missed(calibration: Calibration) -> None:
+    bounds = PixelIntervals(*(np.full((1, 2), v, np.float32) for v in (5, 0, 30)))
+    target = np.float32([[-0.5, 10_000]])
+    pixel = judge([JudgedChip(np.float32([[1, 1]]), target, bounds, calibration)])["pixel"]
+    assert pixel["coverage_by_bin"]["0-25"] == 1
+    assert pixel["coverage_by_bin"]["400+"] == 0
+    assert pixel["score_by_bin"]["400+"] == pytest.approx(30 + 9970 * 2 / 0.2)
+
+
 def test_chips_without_targets_are_not_judged(calibration: Calibration) -> None:
     [chip] = judge_drawn(calibration, 1)
     blank = chip._replace(target=np.full_like(chip.target, np.nan))

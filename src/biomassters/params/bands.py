@@ -28,8 +28,8 @@ BandName: TypeAlias = Literal[
 ConditionName: TypeAlias = Literal[
     "no_s1", "no_s2", "no_ascending", "no_descending", "no_clp", "no_swir", "rgb_only"
 ]
-"""What chips may be predicted without: a sensor, an orbit, the cloud probability, short-wave infrared
-(B11, B12), or all but B4, B3 and B2."""
+"""What chips may be predicted without: a sensor, an orbit, the cloud probability, short-wave
+infrared (B11, B12), or all but B4, B3 and B2."""
 
 
 def _check_bands(value: object) -> object:

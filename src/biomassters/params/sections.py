@@ -18,7 +18,6 @@ Fold = Annotated[int, Field(ge=0)]
 # Not strict about the container: YAML has lists only.
 Folds = Annotated[tuple[Fold, ...], Field(min_length=1, strict=False)]
 ChipIds = Annotated[tuple[str, ...], Field(strict=False)]
-
 CleaningName: TypeAlias = Literal["none", "winner", "second", "third"]
 """What is done to a chip's values when it is read: the rules of the competition's three winners."""
 NormalisationName: TypeAlias = Literal["minmax", "zscore", "percentile"]
@@ -277,8 +276,7 @@ class CalibrationParams(Section):
     """What `calibrate` says of the errors of the maps.
 
     Attributes:
-        method: `conformal`: intervals from the errors on the folds' held-out chips; `none`: none,
-            and maps have AGBM alone.
+        method: `conformal`: from the errors on the folds' held-out chips; `none`: AGBM alone.
         level: Share of pixels, or of areas, that shall lie in their interval.
     """
 
@@ -292,8 +290,8 @@ class PredictedModels(Section, extra="ignore"):
     Attributes:
         models: The models whose predictions are averaged: `final`, all the `folds`, or all that
             were `imported` (`python -m biomassters import-weights`).
-        calibration: The file with the intervals of these models' maps: `calibration.json`, which
-            `calibrate` writes, or another; `presets/uncalibrated.json` has none.
+        calibration: The file with their intervals: `calibration.json`, which `calibrate` writes,
+            or another; `presets/uncalibrated.json` has none.
     """
 
     models: Literal["final", "folds", "imported"]
