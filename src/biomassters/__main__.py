@@ -3,11 +3,10 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from biomassters.commands.plain_output import allow_any_output
 from biomassters.dataset.catalogue_files import HOMES, Home
-from biomassters.dataset.files import Split
 from biomassters.processes.ending import run_script
 
 Run: TypeAlias = Callable[..., str | None]
@@ -150,7 +149,11 @@ def _summary() -> str:
     _argument("--chips", type=Path, metavar="CSV", help="write a row for each chip"),
 )
 def _score(
-    folder: Path, against: Path | None, split: Split, as_json: bool, chips: Path | None
+    folder: Path,
+    against: Path | None,
+    split: Literal["train", "test"],
+    as_json: bool,
+    chips: Path | None,
 ) -> str:
     from biomassters.commands.score import score
 
