@@ -12,9 +12,9 @@ repro: $(BIN)/.installed
 	dvc repro
 	python -m biomassters summary
 
-# Each file of tests in one of two processes.
+# Each file of tests in one of two processes, in the order of tests/conftest.py.
 test: $(BIN)/.installed
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(BIN)/.installed
 	ruff check .

@@ -15,7 +15,10 @@ from tempfile import TemporaryDirectory
 
 from waiting import PATIENCE_S
 
-LIBRARIES = ["pytest", "timm", "dvclive.live", "rasterio", "torch.distributed.run"]
+LIBRARIES = [
+    *("pytest", "timm", "dvclive.live", "rasterio", "torch.distributed.run"),
+    *("scipy.ndimage", "matplotlib.figure", "numcodecs", "pydantic_settings", "obstore"),
+]
 """And nothing of this project, which belongs to the workspace."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -85,6 +88,7 @@ def _become_script(
     multiprocessing.set_start_method("fork", force=True)
     os.environ.clear()
     os.environ.update(environment)
+    keep_bytecode(environment)
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.chdir(folder)
     for number, path in enumerate(outputs, 1):
@@ -94,6 +98,13 @@ def _become_script(
     sys.argv[:] = list(command)
     assert not any(name.startswith("biomassters") for name in sys.modules)
     runpy.run_path(command[0], run_name="__main__")
+
+
+def keep_bytecode(environment: Mapping[str, str]) -> None:
+    """Keep the bytecode of modules where the environment says, as Python does when it starts."""
+    # Else each process compiles this project's hundred modules anew, which takes a second.
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
+    sys.pycache_prefix = environment.get("PYTHONPYCACHEPREFIX")
 
 
 def list_children(pid: int) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from forked_scripts import CONTEXT
+from forked_scripts import CONTEXT, keep_bytecode
 from torch.distributed import TCPStore
 from waiting import PATIENCE_S
 
@@ -96,6 +96,7 @@ def _become_rank(call: tuple[str, ...], environment: dict[str, str], place: str)
     multiprocessing.set_start_method("fork", force=True)
     os.environ.clear()
     os.environ.update(environment)
+    keep_bytecode(environment)
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.dup2(os.open(f"{place}.stderr", os.O_WRONLY | os.O_CREAT), 2)
     module, function, *arguments = call
