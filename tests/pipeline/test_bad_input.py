@@ -5,17 +5,17 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked_scripts import run_script
 from locked import held_by_another_process
 from workspace import TINY
 
 from biomassters.simulator.official_files import write_dataset
 from biomassters.store.chips import ChipStore
-from repository_copy import ROOT, set_params
+from repository_copy import ROOT, SRC, set_params
 
 CHIP_SIZE = int(TINY["data.chip_size"])
 
@@ -45,18 +45,12 @@ def set_data(folder: Path, **values: object) -> None:
 
 
 def fetch(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(ROOT / "src/fetch.py"), "train"],
-        cwd=folder,
-        env={
-            **os.environ,
-            "BIOMASSTERS_FOLDER": str(folder / "files"),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {
+        **os.environ,
+        "BIOMASSTERS_FOLDER": str(folder / "files"),
+        **environment,
+    }
+    return run_script(folder, str(SRC / "fetch.py"), "train", environment=environment, sources=SRC)
 
 
 def assert_one_line(result: "subprocess.CompletedProcess[str]", *words: str) -> None:
@@ -278,7 +272,7 @@ def test_full_disk_is_one_line_and_the_next_run_goes_on(folder: Path, small_disk
 def test_fold_that_there_is_not_is_refused_before_any_work(
     folder: Path, fold: str, words: str
 ) -> None:
-    command = [sys.executable, str(ROOT / "src/train.py"), fold]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    script = str(SRC / "train.py")
+    result = run_script(folder, script, fold, environment=os.environ, sources=SRC)
     assert_one_line(result, words, fold, "at the command line")
     assert not (folder / "work").exists()
