@@ -4,6 +4,7 @@ import sys
 import pytest
 
 import cost
+import startup
 from measuring import build_model, count_tflop, format_table, read_preset
 from repository_copy import ROOT
 
@@ -39,3 +40,12 @@ def test_cost_runs_from_the_command_line() -> None:
         [sys.executable, "benchmarks/cost.py"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "H200 SXM" in done.stdout
+
+
+def test_startup_counts_the_cpu_of_what_a_command_starts_and_knows_every_command() -> None:
+    spin = "import time\nwhile time.process_time() < 0.2: pass"
+    spent = startup.measure(f"python -c '{spin}'", ROOT)
+    assert spent.status == 0
+    assert spent.cpu >= 0.2
+    assert startup.format_row("x", [startup.Spent(3, 2, 1)] * 3) == "| `x` | 3.00 | 2.00 | 1 |"
+    assert {"simulate", "why"} <= set(startup.list_subcommands())
