@@ -46,7 +46,7 @@ def find_time(call: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     on_gpu = device.type == "cuda"
     n_calls = PROFILED_CALLS if on_gpu else 1
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiler:
+    with profile(activities=activities, acc_events=True) as profiler:
         for _ in range(n_calls):
             call()
         finish(device)

@@ -93,6 +93,9 @@ def main() -> None:
         return
     if options.dry:  # nothing waits for a compiler, which the other tests try
         torch.compile = lambda function: function
+    # Each batch, mode and precision is one more version of the same function, and none shall be
+    # the last that is compiled.
+    torch._dynamo.config.recompile_limit = 64
     deadline = time.monotonic() + options.seconds
     setting = dry_setting() if options.dry else gpu_setting()
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +144,6 @@ def run_task(task: Task, found: Found) -> None:
         found.failures.append({"task": task.name, "cause": cause})
     finally:
         logging.getLogger("biomassters").removeHandler(complaints)
-        torch._dynamo.reset()  # else the next model is one more version of the same function
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -45,7 +45,7 @@ USUAL: Final[Document] = {
     "chip_size": 256,
     "batches": [8, 16, 32],
     "precisions": ["bf16", "fp16"],
-    "micro_batches": [8, 4, 2],
+    "micro_batches": [8, 4],
     "step_precision": "fp16",
 }
 """What is measured on a GPU."""

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -67,11 +68,14 @@ def main() -> None:
     if "torchvision" in names:
         pins = [pin for pin in pins if not pin.startswith("torchvision")]
         pins.append(find_torchvision(options.torch, options.python))
-    shutil.rmtree(WHEELS, ignore_errors=True)
-    WHEELS.mkdir()
-    download(pins, options.python)
-    if GOLDEN.is_dir():
-        copy_golden(WHEELS / "golden")
+    with tempfile.TemporaryDirectory() as name:  # what was there stays, until all of it is here
+        folder = Path(name) / "wheels"
+        folder.mkdir()
+        download(pins, options.python, folder)
+        if GOLDEN.is_dir():
+            copy_golden(folder / "golden")
+        shutil.rmtree(WHEELS, ignore_errors=True)
+        shutil.move(folder, WHEELS)
     size = sum(path.stat().st_size for path in WHEELS.rglob("*")) / 2**20
     n_wheels = len(list(WHEELS.glob("*.whl")))
     print(f"{n_wheels} wheels for Python {options.python} on Linux x86-64, {size:.0f} MiB, in")
@@ -122,23 +126,21 @@ def find_torchvision(torch: str, python: str) -> str:
         [*command, "--python-version", python, "--python-platform", "linux", "-"],
         input=f"torchvision\ntorch=={torch}\n", capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    pins: list[str] = re.findall(r"^torchvision==\S+", found, re.MULTILINE)
-    [pin] = pins
-    return pin
+    return next(line for line in found.splitlines() if line.startswith("torchvision=="))
 
 
-def download(pins: Iterable[str], python: str) -> None:
-    """Download wheels into the folder; those with hashes are held against them."""
+def download(pins: Iterable[str], python: str, folder: Path) -> None:
+    """Download wheels into a folder; those with hashes are held against them."""
     hashed = [pin for pin in pins if "--hash" in pin]
     others = ["pip", *(pin for pin in pins if "--hash" not in pin)]
     platforms = [f"manylinux_2_{n}_x86_64" for n in GLIBCS]
     platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary=:all:", "--disable-pip-version-check", f"--dest={WHEELS}"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", f"--dest={folder}"]
     command += [f"--python-version={python}", "--implementation=cp"]
     command += [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
     command += [f"--platform={platform}" for platform in platforms]
-    listed = WHEELS / "pins.txt"
+    listed = folder / "pins.txt"
     listed.write_text("\n".join(hashed) + "\n")
     subprocess.run([*command, "--require-hashes", f"--requirement={listed}"], check=True)
     subprocess.run([*command, *others], check=True)

@@ -25,9 +25,8 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
-def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Ask torch for operations that repeat; where it has none it warns, and the test tells."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

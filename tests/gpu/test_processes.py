@@ -36,11 +36,14 @@ MICRO_BATCH_SIZES = {"own micro-batches": 2, "shared micro-batch": 4}
 
 
 def show_gpus(device: torch.device) -> dict[str, str]:
-    """Return the variables by which other processes see this one's GPUs."""
+    """Return the variables by which other processes see this one's GPUs, and each other."""
     if device.type == "cpu":
         return {}
     every = ",".join(map(str, range(torch.cuda.device_count())))
-    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", every)}
+    return {
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", every),
+        "NCCL_SOCKET_IFNAME": "lo",  # there need not be another
+    }
 
 
 def compare_with_one_alone() -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_rows_have_the_numbers_of_the_file_or_why_there_are_none() -> None:
         *(
             "| training step that keeps few activations, chips/s, in fp16"
             f" | {batch} | not measured | - | - | - |"
-            for batch in (8, 4, 2)
+            for batch in (8, 4)
         ),
     ]
 
