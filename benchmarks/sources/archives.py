@@ -1,4 +1,4 @@
-"""Time and memory of indexing archives of many members: python benchmarks/archives.py [N_CHIPS].
+"""Time and memory of indexing archives: python benchmarks/sources/archives.py [N_CHIPS].
 
 Makes a zip and a tar of 24 tiny files a chip in a temporary folder (as many members as the whole
 dataset has: 10,518 chips), and reads each in a process of its own.
@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from biomassters.dataset.files import ChipRecord, FileRecord, feature_filename, list_files
 from biomassters.sources.archives.archive_source import ArchiveSource

@@ -1,11 +1,11 @@
-"""Time and memory of reading a catalogue: python benchmarks/catalogue.py FOLDER."""
+"""Time and memory of reading a catalogue: python benchmarks/sources/catalogue.py FOLDER."""
 
 import resource
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from biomassters.dataset.catalogue import read_catalogue
 from biomassters.dataset.files import SPLITS

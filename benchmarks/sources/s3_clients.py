@@ -1,4 +1,4 @@
-"""Which S3 client is made for many small objects: python benchmarks/s3_clients.py [--help].
+"""Which S3 client is made for many small objects: python benchmarks/sources/s3_clients.py [--help].
 
 Each client fetches the same objects, unsigned, with as many requests at a time, from a server on
 loopback that only answers GET. They take turns in one run, so that all see the same machine; the
@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 import obstore
 from obstore.store import S3Store
