@@ -67,7 +67,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
     order = StoreOrder(
         range(len(store.chip_ids)), params.batch_size, rank=processes.rank, size=processes.size
     )
-    for index, prediction, _, _ in predict_batches(
+    for index, prediction, _, bounds in predict_batches(
         predictors,
         open_batches(store, order),
         views(params.tta),
@@ -83,7 +83,7 @@ def predict_chips(settings: Params, processes: Processes) -> None:
             prediction,
             tags,
             store.georeference(index),
-            calibration.intervals(prediction) if calibration else None,
+            calibration.intervals(prediction, bounds) if calibration else None,
         )
 
 

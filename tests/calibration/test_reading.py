@@ -11,7 +11,7 @@ from biomassters.calibration.calibration import Calibration, read_calibration
 from biomassters.calibration.reading import read_held_out
 from biomassters.errors import ChipDataError
 from biomassters.params.sections import CalibrationParams
-from biomassters.prediction.maps import prediction_path, write_prediction
+from biomassters.prediction.maps import PixelIntervals, prediction_path, write_prediction
 from biomassters.store.chips import ChipStore
 from biomassters.store.georeference import allow_nowhere
 
@@ -54,6 +54,18 @@ def test_missing_fold_is_named(store: ChipStore, tmp_path: Path) -> None:
     for fold in (1, 2):
         with pytest.raises(ChipDataError, match=rf"got none, at .*fold-{fold}; run `dvc repro`"):
             read_held_out(store, tmp_path, [0, fold])
+
+
+def test_quantiles_of_some_chips_alone_are_refused(store: ChipStore, tmp_path: Path) -> None:
+    write(store, tmp_path / "fold-0", 0)
+    target = store.read_target(1)
+    tags = {"WEIGHTS": "cd", "HEAD": "quantiles"}
+    intervals = PixelIntervals(target * np.nan, target - 5, target + 9)
+    write_prediction(tmp_path / "fold-1", store.chip_ids[1], target, tags, intervals=intervals)
+    [chip], _ = read_held_out(store, tmp_path, [1])
+    np.testing.assert_allclose(chip.bounds[1] - target, 9, atol=1e-4)
+    with pytest.raises(ChipDataError, match=r"models of one head, got quantiles .* some alone"):
+        read_held_out(store, tmp_path, [0, 1])
 
 
 def test_predictions_of_two_models_or_of_an_unnamed_one_are_refused(

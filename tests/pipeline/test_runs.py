@@ -15,6 +15,7 @@ import rasterio
 from reruns import ALL, FINGERPRINT, PREDICTION, TRAINING, list_stages_run
 from workspace import Workspace, kill_dvc_while_training
 
+from biomassters.calibration.calibration import read_calibration
 from biomassters.model.weights import load_model
 from biomassters.params.reading import read_document
 from biomassters.simulator.official_files import write_catalogue
@@ -32,17 +33,18 @@ def test_second_repro_finds_nothing_to_do(workspace: Workspace) -> None:
     assert workspace.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_experiment_with_some_bands_and_a_learning_rate_that_yaml_reads_as_a_string(
+def test_experiment_with_some_bands_with_quantiles_and_a_rate_that_yaml_reads_as_a_string(
     workspace: Workspace,
 ) -> None:
-    bands = "model.bands=[B4,VH descending]"
-    result = workspace.run("dvc", "exp", "run", "-S", "lr=1e-5", "-S", bands)
+    model = ("-S", "model.bands=[B4,VH descending]", "-S", "model.head=quantiles")
+    result = workspace.run("dvc", "exp", "run", "-S", "lr=1e-5", *model)
     assert list_stages_run(result.stdout) == set(TRAINING.split())
     curve = workspace.folder / "metrics/train/0/plots/metrics/train/lr.tsv"
     assert float(curve.read_text().split()[-1]) <= 1e-5
     assert "1e-05" in workspace.run("dvc", "params", "diff").stdout
     final = load_model(workspace.folder / "models/final/final.safetensors")
     assert final.architecture.bands == ("B4", "VH descending")
+    assert read_calibration(workspace.folder / "calibration.json").bounds is not None
     difference = workspace.run("dvc", "metrics", "diff", "--json").stdout
     changed = json.loads(difference)["metrics/evaluation.json"]
     assert changed["test.model.chip_rmse"]["diff"] != 0

@@ -14,6 +14,7 @@ from together import run_together
 from biomassters.batches.distributed import ALONE, Processes, join_processes
 from biomassters.model.weights import save_weights
 from biomassters.params.sections import EngineName, PredictParams
+from repository_copy import ROOT
 
 ENGINES: tuple[EngineName, ...] = ("torch", "openvino")
 Files = Mapping[str, int]
@@ -24,6 +25,7 @@ def run_stage(engine: EngineName, batch_size: int, processes: Processes = ALONE)
     script = read_script("predict")
     predict = PredictParams(
         models="imported",
+        calibration=str(ROOT / "presets/uncalibrated.json"),
         tta="flips",
         clamp=True,
         batch_size=batch_size,

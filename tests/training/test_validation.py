@@ -112,3 +112,17 @@ def test_held_out_chips_are_scored_and_predicted_with_their_views(
     assert (prediction == 15.5).all()
     assert tags["FOLD"] == "3"
     assert tags["WEIGHTS"] == identify_weights(model)
+
+
+def test_held_out_chips_of_a_model_of_quantiles_have_its_bounds(
+    store: ChipStore, tmp_path: Path
+) -> None:
+    model = build_tiny_model(head="quantiles").eval()
+    held_out = HeldOut(store, [2, 0], optimise(micro_batch_size=2), (0,))
+    held_out.write_predictions(model, tmp_path, {"FOLD": "3"})
+    [chip, _] = predict_batches([model], held_out.batches, (0,), precision="fp32")
+    file = read_prediction(tmp_path, store.chip_ids[2])
+    np.testing.assert_array_equal(file.agbm, chip.prediction)
+    np.testing.assert_array_equal(file.quantiles, chip.bounds)
+    assert file.tags["HEAD"] == "quantiles"
+    assert np.isnan(file.intervals.deviation).all()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from biomassters.calibration.areas import AreaFactors, AreaInterval
+from biomassters.calibration.bound_shift import BoundShift
 from biomassters.calibration.correlation import Correlation
 from biomassters.calibration.pixel_table import PixelTable
 from biomassters.calibration.quantiles import Floats
@@ -39,6 +40,7 @@ class Calibration(Section):
             the model's name.
         chips: Number of these chips.
         pixel: Intervals of pixels.
+        bounds: Of models that predict quantiles, how their own bounds become intervals; else None.
         correlation: Of the errors of pixels.
         area: Intervals of areas.
     """
@@ -51,16 +53,23 @@ class Calibration(Section):
     models: dict[str, str]
     chips: int
     pixel: PixelTable
+    bounds: BoundShift | None
     correlation: Correlation
     area: AreaFactors
 
-    def intervals(self, prediction: Map) -> PixelIntervals:
+    def intervals(self, prediction: Map, bounds: Map | None = None) -> PixelIntervals:
         """Return standard deviation and bounds of each pixel.
 
         Args:
             prediction: AGBM, (H, W), t/ha.
+            bounds: The model's own, (2, H, W), t/ha; None = it has none, or they are not asked for:
+                the intervals then follow from the prediction alone.
         """
-        return self.pixel.surround(prediction)
+        by_prediction = self.pixel.surround(prediction)
+        if self.bounds is None or bounds is None:
+            return by_prediction
+        lower, upper = self.bounds.move(prediction, bounds)
+        return by_prediction._replace(lower=lower, upper=upper)
 
     def area_interval(self, prediction: Map, deviation: Map, weights: NDArray[Any]) -> AreaInterval:
         """Return the mean of any set of pixels of a 10 m grid, with its interval.

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.calibration.areas import fit_area_factors
+from biomassters.calibration.bound_shift import fit_bound_shift
 from biomassters.calibration.calibration import REFERENCE, VERSION, Calibration
 from biomassters.calibration.correlation import fit_correlation, measure_correlation
 from biomassters.calibration.held_out import HeldOutChip, PixelSample, sample_pixels
@@ -42,6 +43,7 @@ def calibrate(chips: Sequence[HeldOutChip], level: float, models: Mapping[str, s
         models=dict(models),
         chips=len(chips),
         pixel=fitted.table,
+        bounds=None if sample.bounds is None else fit_bound_shift(sample, sample.bounds, level),
         correlation=correlation,
         area=fit_area_factors(chips, fitted, correlation, level),
     )

@@ -24,14 +24,18 @@ class HeldOutChip(NamedTuple):
         chip_id: Its name.
         prediction: AGBM, (H, W), t/ha, 0 or more.
         error: Target minus prediction, (H, W), t/ha; NaN = no target.
+        bounds: The model's lower and upper one, (2, H, W), t/ha, 0 or more; None = it has none.
     """
 
     chip_id: str
     prediction: Map
     error: Map
+    bounds: Map | None = None
 
     @classmethod
-    def compare(cls, chip_id: str, prediction: Map, target: Map) -> "HeldOutChip":
+    def compare(
+        cls, chip_id: str, prediction: Map, target: Map, bounds: Map | None = None
+    ) -> "HeldOutChip":
         """Hold a prediction against its target.
 
         Both are raised to 0 where they are below: no forest has less, and rounding alone gives
@@ -41,9 +45,11 @@ class HeldOutChip(NamedTuple):
             chip_id: The chip's name.
             prediction: AGBM, (H, W), t/ha.
             target: AGBM, (H, W), t/ha; NaN = none.
+            bounds: The model's lower and upper one, (2, H, W), t/ha; None = it has none.
         """
         raised = np.maximum(prediction, 0)
-        return cls(chip_id, raised, np.maximum(target, 0) - raised)
+        raised_bounds = None if bounds is None else np.maximum(bounds, 0)
+        return cls(chip_id, raised, np.maximum(target, 0) - raised, raised_bounds)
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,18 @@ class PixelSample:
         prediction: AGBM, (n,), t/ha.
         error: Target minus prediction, (n,), t/ha, float64.
         chip: The chip of each, (n,), its position among the chips.
+        bounds: The model's lower and upper one, (2, n), t/ha; None = it has none.
     """
 
     prediction: NDArray[np.float64]
     error: NDArray[np.float64]
     chip: NDArray[np.int64]
+    bounds: NDArray[np.float64] | None = None
 
     def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "PixelSample":
         """Return a part of the pixels, or all in another order."""
-        return PixelSample(self.prediction[chosen], self.error[chosen], self.chip[chosen])
+        bounds = None if self.bounds is None else self.bounds[:, chosen]
+        return PixelSample(self.prediction[chosen], self.error[chosen], self.chip[chosen], bounds)
 
 
 def sample_pixels(chips: Sequence[HeldOutChip]) -> PixelSample:
@@ -76,8 +85,10 @@ def sample_pixels(chips: Sequence[HeldOutChip]) -> PixelSample:
             known = np.sort(random.choice(known, most, replace=False))
         drawn.append(known)
     pairs = list(zip(chips, drawn, strict=True))
+    bounds = [c.bounds.reshape(2, -1)[:, known] for c, known in pairs if c.bounds is not None]
     return PixelSample(
         np.concatenate([c.prediction.ravel()[known] for c, known in pairs]).astype(np.float64),
         np.concatenate([c.error.ravel()[known] for c, known in pairs]).astype(np.float64),
         np.repeat(np.arange(len(chips)), [len(known) for known in drawn]),
+        np.concatenate(bounds, axis=1).astype(np.float64) if bounds else None,
     )

@@ -128,8 +128,8 @@ def fit_pixel_table(sample: PixelSample, level: float) -> FittedTable:
     """
     sample = sample[np.argsort(sample.error)]  # so that to sort a part again is next to nothing
     n_chips = int(sample.chip.max()) + 1
-    bins = _divide(sample)
-    bins = join_bins(_list_chips(bins, sample), min(SHAPE_CHIPS, n_chips))[bins]
+    bins = divide(sample)
+    bins = join_bins(list_chips(bins, sample), min(SHAPE_CHIPS, n_chips))[bins]
     whole = _describe_bins(sample, bins, level)
     group = sample.chip % min(N_GROUPS, n_chips)
     shapes, scores = [], np.empty(len(bins))
@@ -138,7 +138,7 @@ def fit_pixel_table(sample: PixelSample, level: float) -> FittedTable:
         shapes.append(_describe_bins(sample[~own], bins[~own], level, whole))
         scores[own] = _score(shapes[-1], sample[own])
     # A factor's own correction is level / chips: where that is small, each bin has its own.
-    joined = join_bins(_list_chips(bins, sample), min(FACTOR_CHIPS, n_chips))
+    joined = join_bins(list_chips(bins, sample), min(FACTOR_CHIPS, n_chips))
     factors = np.array(
         [
             conformal_quantile(scores[chosen], sample.chip[chosen], level)
@@ -170,7 +170,7 @@ def join_bins(present: NDArray[np.bool_], wanted: int) -> NDArray[np.int64]:
     return np.searchsorted(first, np.arange(len(present)), side="right") - 1
 
 
-def _divide(sample: PixelSample) -> NDArray[np.int64]:
+def divide(sample: PixelSample) -> NDArray[np.int64]:
     """Return each pixel's bin, 0 on.
 
     Many predictions are exactly 0: edges that fall together are one, so that these have a bin of
@@ -182,7 +182,7 @@ def _divide(sample: PixelSample) -> NDArray[np.int64]:
     return np.searchsorted(edges, sample.prediction)
 
 
-def _list_chips(bins: NDArray[np.int64], sample: PixelSample) -> NDArray[np.bool_]:
+def list_chips(bins: NDArray[np.int64], sample: PixelSample) -> NDArray[np.bool_]:
     """Return whether a bin has pixels of a chip, (bins, chips)."""
     present = np.zeros((bins.max() + 1, sample.chip.max() + 1), np.bool_)
     present[bins, sample.chip] = True

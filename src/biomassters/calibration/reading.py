@@ -26,9 +26,10 @@ def read_held_out(
 
     Raises:
         ChipDataError: A fold has no predictions, or others than those of its one model; a
-            prediction is no such file.
+            prediction is no such file; some have quantiles, and others none.
     """
-    chips, models = [], {}
+    chips: list[HeldOutChip] = []
+    models = {}
     for name in (f"fold-{fold}" for fold in folds):
         folder = validation / name
         found = [chip_id for chip_id in store.chip_ids if prediction_path(folder, chip_id).exists()]
@@ -39,13 +40,20 @@ def read_held_out(
             prediction = read_prediction(folder, chip_id, target.shape)
             weights.add(prediction.tags.get(WEIGHTS_TAG, "unnamed"))
             if np.isfinite(target).any():
-                chips.append(HeldOutChip.compare(chip_id, prediction.agbm, target))
+                chips.append(
+                    HeldOutChip.compare(chip_id, prediction.agbm, target, prediction.quantiles)
+                )
         if len(weights) != 1 or weights == {"unnamed"}:
             raise ChipDataError(
                 f"expected predictions of one model, got those of the weights"
                 f" {', '.join(sorted(weights))}, at {folder}; delete it and run `dvc repro`"
             )
         models[name] = weights.pop()
+    if len({chip.bounds is None for chip in chips}) > 1:
+        raise ChipDataError(
+            "expected predictions of models of one head, got quantiles beside them for some alone,"
+            f" at {validation}; delete it and run `dvc repro`"
+        )
     return sorted(chips, key=lambda chip: chip.chip_id), models
 
 

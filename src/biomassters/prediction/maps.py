@@ -28,6 +28,11 @@ BANDS: Final = ("above-ground biomass (AGBM)", "standard deviation", "lower boun
 WEIGHTS_TAG: Final = "WEIGHTS"
 """The tag with the identity of the weights that predicted a held-out chip."""
 
+HEAD_TAG: Final = "HEAD"
+"""The tag of a held-out chip's file whose bands 3 and 4 are the model's own quantiles."""
+
+QUANTILES: Final = "quantiles"
+
 Map: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -57,6 +62,13 @@ class Prediction(NamedTuple):
     agbm: Map
     tags: dict[str, str]
     intervals: PixelIntervals | None
+
+    @property
+    def quantiles(self) -> Map | None:
+        """The model's own lower and upper bound, not calibrated, (2, H, W), t/ha; None = none."""
+        if self.intervals is None or self.tags.get(HEAD_TAG) != QUANTILES:
+            return None
+        return np.stack([self.intervals.lower, self.intervals.upper])
 
 
 def prediction_path(folder: Path, chip_id: str) -> Path:

@@ -10,6 +10,8 @@ from operator import iadd
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import Batch, Batches, open_batches
@@ -24,7 +26,13 @@ from biomassters.prediction.inference import (
     predict_batches,
     predict_own_batches,
 )
-from biomassters.prediction.maps import WEIGHTS_TAG, write_prediction
+from biomassters.prediction.maps import (
+    HEAD_TAG,
+    QUANTILES,
+    WEIGHTS_TAG,
+    PixelIntervals,
+    write_prediction,
+)
 from biomassters.prediction.metrics import ErrorSums
 from biomassters.store.chips import ChipStore
 
@@ -87,18 +95,22 @@ class HeldOut:
         Args:
             model: Whose predictions they are.
             folder: Where they go; made if absent.
-            tags: How they were made, for each file's tags; beside them goes `maps.WEIGHTS_TAG`.
+            tags: How they were made, for each file's tags; beside them goes `maps.WEIGHTS_TAG`,
+                and with a model's own quantiles in bands 3 and 4 `maps.HEAD_TAG`.
         """
         tags = {**tags, WEIGHTS_TAG: identify_weights(model)}
-        for index, prediction, _, _ in predict_batches(
+        for index, prediction, _, bounds in predict_batches(
             [model], self.batches, self.tta, precision=self.precision, processes=self.processes
         ):
+            of_head = {} if bounds is None else {HEAD_TAG: QUANTILES}
+            unknown = np.full_like(prediction, np.nan)  # a standard deviation is not predicted
             write_prediction(
                 folder,
                 self.store.chip_ids[index],
                 prediction,
-                tags,
+                tags | of_head,
                 self.store.georeference(index),
+                None if bounds is None else PixelIntervals(unknown, *bounds),
             )
 
 
