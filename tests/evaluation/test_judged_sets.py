@@ -9,7 +9,13 @@ from biomassters.errors import ChipDataError
 from biomassters.evaluation.intervals import judge_intervals
 from biomassters.evaluation.judged_sets import open_held_out, open_predictions
 from biomassters.packing.assembly import pack_split
-from biomassters.prediction.maps import WEIGHTS_TAG, write_prediction
+from biomassters.prediction.maps import (
+    HEAD_TAG,
+    QUANTILES,
+    WEIGHTS_TAG,
+    PixelIntervals,
+    write_prediction,
+)
 from biomassters.sources.synthetic_source import SyntheticSource
 from biomassters.store.chips import ChipStore
 
@@ -53,6 +59,25 @@ def test_held_out_chip_is_judged_by_other_chips_alone(
     assert figures is not None
     assert figures["level"] == calibration.level
     assert figures["pixel"]["coverage"] < 1
+
+
+def test_held_out_chip_of_a_model_of_quantiles_is_judged_by_its_own_bounds(
+    store: ChipStore, calibration: Calibration, tmp_path: Path
+) -> None:
+    tags = {WEIGHTS_TAG: "0123456789abcdef", HEAD_TAG: QUANTILES}
+    for index in range(N_CHIPS):  # off by 10 t/ha, where the model allows for 4 below and 7 above
+        target = store.read_target(index)
+        bounds = PixelIntervals(target * np.nan, target + 6, target + 17)
+        chip_id = store.chip_ids[index]
+        write_prediction(tmp_path / "fold-2", chip_id, target + 10, tags, intervals=bounds)
+    [judged] = open_held_out(store, tmp_path, [2], calibration).values()
+    chip = next(judged.read_chips())
+    assert chip.calibration.bounds is not None
+    assert chip.calibration.bounds.shift == pytest.approx(
+        [6.0] * len(chip.calibration.bounds.shift)
+    )
+    np.testing.assert_allclose(chip.intervals.lower, chip.target, atol=1e-3)
+    np.testing.assert_allclose(chip.intervals.upper, chip.target + 23, atol=1e-3)
 
 
 def test_too_few_held_out_chips_are_not_judged_and_said(

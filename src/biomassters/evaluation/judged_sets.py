@@ -85,6 +85,6 @@ def _judge_held_out(chips: Sequence[tuple[HeldOutChip, Calibration]]) -> Iterato
         yield JudgedChip(
             chip.prediction,
             chip.prediction + chip.error,
-            calibration.intervals(chip.prediction),
+            calibration.intervals(chip.prediction, chip.bounds),
             calibration,
         )
