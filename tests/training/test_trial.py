@@ -99,7 +99,13 @@ def test_prediction_refuses_weights_that_do_not_run_at_the_chips_size(
     save_weights(path, build_tiny_model(backbone="test_coatnet"), {})
     script = read_script("predict")
     predict = PredictParams(
-        models="final", tta="none", clamp=True, batch_size=1, engine="torch", precision="fp32"
+        models="final",
+        calibration="calibration.json",  # not looked at before the weights
+        tta="none",
+        clamp=True,
+        batch_size=1,
+        engine="torch",
+        precision="fp32",
     )
     with pytest.raises(ModelError, match=f"32 pixels .* at {path}; choose"):
         script.predict_chips(script.Params(cleaning="none", predict=predict), ALONE)
