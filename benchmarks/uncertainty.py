@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--level", type=float, default=0.9)
     parser.add_argument("--folder", type=Path, default=ROOT / "work/uncertainty")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    parser.add_argument("--picture", type=Path, help="draw correlation and errors to this file")
     options = parser.parse_args()
     if not (options.folder / PREDICTIONS).exists():
         predict_chips(options)
@@ -89,6 +91,8 @@ def main() -> None:
     if options.json:
         document = {"calibration": calibration.model_dump(), "pixels": pixels, "areas": areas}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if options.picture:
+        draw(calibration, test).savefig(options.picture, dpi=100)
 
 
 def predict_chips(options: argparse.Namespace) -> None:
@@ -252,6 +256,48 @@ def judge_blocks(
             area.standard_error / naive,
             area.upper - area.lower,
         )
+
+
+def draw(calibration: Calibration, chips: Sequence[HeldOutChip]) -> Figure:
+    """Draw the correlation by distance, and the error of a block's mean by its size."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    fitted = calibration.correlation
+    distance, measured = (
+        np.array(values[1:])
+        for values in (fitted.empirical.distance_px, fitted.empirical.correlation)
+    )
+    fine = np.linspace(0.5, distance[-1], 200)
+    left.plot(10 * distance, measured, "o", ms=4, label="measured")
+    left.plot(10 * fine, fitted.at(fine), label="fitted")
+    left.axhline(fitted.persistent, color="gray", ls=":", label="persistent share")
+    left.set(xlabel="distance, m", ylabel="correlation of errors", ylim=(0, 1), xlim=(0, None))
+    left.legend()
+    sides = [side for side in (1, 2, 4, 8, 16, 32, 64) if side <= chips[0].prediction.shape[0]]
+    errors = np.array([measure_errors(calibration, chips, side) for side in sides])
+    styles = {"of test chips": "o", "calibrated": "-", "pixels independent": "--"}
+    for (label, style), values in zip(styles.items(), errors.T, strict=True):
+        right.plot((np.array(sides) / 10) ** 2, values, style, label=label)
+    right.set(xscale="log", yscale="log", xlabel="area, ha", ylabel="error of its mean, t/ha")
+    right.grid(alpha=0.3)
+    right.legend()
+    return figure
+
+
+def measure_errors(
+    calibration: Calibration, chips: Sequence[HeldOutChip], side: int
+) -> tuple[float, float, float]:
+    """Return the root mean square of blocks' errors, and what is said of it, by chips, t/ha."""
+    squares = []
+    for chip in chips:
+        deviation = calibration.intervals(chip.prediction).deviation
+        error, deviations = (split_blocks(image, side) for image in (chip.error, deviation))
+        naive = (deviations.astype(np.float64) ** 2).sum((1, 2)) / side**4
+        correlated = calibration.correlation.sum_errors(deviations) ** 2 / side**4
+        actual = error.mean((1, 2)) ** 2
+        squares.append([values.mean() for values in (actual, correlated, naive)])
+    actual, correlated, naive = np.sqrt(np.mean(squares, axis=0))
+    return float(actual), float(correlated), float(naive)
 
 
 def describe_share(shares: Sequence[float]) -> str:

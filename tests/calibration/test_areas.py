@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from held_out_examples import draw_chips, mask_chips
 
-from biomassters.calibration.areas import AreaFactors, split_blocks
+from biomassters.calibration.areas import AreaFactors, cover_with_blocks, split_blocks
 from biomassters.calibration.calibration import Calibration
 from biomassters.calibration.fitting import calibrate
 from biomassters.calibration.held_out import HeldOutChip
@@ -98,6 +98,15 @@ def test_blocks_are_cut_row_by_row_and_what_fills_none_is_left_out() -> None:
     assert blocks[3].tolist() == [[14, 15], [21, 22]]
 
 
+def test_blocks_that_cover_an_image_overlap_evenly() -> None:
+    image = np.arange(64**2).reshape(64, 64)
+    np.testing.assert_array_equal(cover_with_blocks(image, 16), split_blocks(image, 16))
+    corners = cover_with_blocks(image, 40)[:, 0, 0]
+    assert corners.tolist() == [0, 24, 24 * 64, 24 * 65]
+    covered = np.unique(cover_with_blocks(image, 10))
+    assert covered.tolist() == list(range(64**2))
+
+
 def test_blocks_without_targets_do_not_count() -> None:
-    masked = calibrate(mask_chips(draw_chips(40, side=64), 0.6), 0.9, {})
+    masked = calibrate(mask_chips(draw_chips(40, side=64), 0.75), 0.9, {})
     assert masked.area.pixels == (1, 100)

@@ -19,8 +19,9 @@ Path("/proc/self/stat").read_bytes()
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = make_tiny_workspace(tmp_path_factory.mktemp("without_linux"), n_train=3, n_test=1)
-    workspace.set_params({"train.epochs": 1, "finetune.epochs": 1, "optimisation.compile": True})
+    workspace = make_tiny_workspace(tmp_path_factory.mktemp("without_linux"), n_train=4, n_test=1)
+    changes = {"train.epochs": 1, "finetune.epochs": 1, "optimisation.compile": True}
+    workspace.set_params({**changes, "split.n_folds": 2})  # two chips to train on, two held out
     return workspace
 
 
