@@ -19,6 +19,10 @@ def read_evaluation(workspace: Workspace) -> dict[str, Any]:
     return json.loads((workspace.folder / "metrics/evaluation.json").read_text())
 
 
+def read_robustness(workspace: Workspace) -> dict[str, Any]:
+    return json.loads((workspace.folder / "metrics/robustness.json").read_text())
+
+
 def list_scored(workspace: Workspace) -> list[str]:
     with (workspace.folder / "metrics/evaluation/chips.csv").open() as file:
         return [row["set"] for row in csv.DictReader(file)]
@@ -66,6 +70,19 @@ def test_train_chips_alone_are_trained_on_and_validated(trained: tuple[Workspace
     assert (workspace.folder / "models/final/final.safetensors").stat().st_size > 10_000
 
 
+def test_without_test_chips_trees_and_robustness_take_those_that_the_fold_held_out(
+    trained: tuple[Workspace, str],
+) -> None:
+    workspace, _ = trained
+    held_out = {path.name for path in (workspace.folder / "validation/fold-0").iterdir()}
+    [trees] = (workspace.folder / "baselines/trees").iterdir()
+    assert (trees.name, {path.name for path in trees.iterdir()}) == ("fold-0", held_out)
+    robustness = read_robustness(workspace)
+    assert (robustness["set"], robustness["chips"], robustness["models"]) == ("fold-0", 2, "fold-0")
+    expected = read_evaluation(workspace)["validation"]["fold_0"]["model"]["chip_rmse"]
+    assert robustness["plain"]["chip_rmse"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_without_test_chips_all_outs_are_there_and_empty(trained: tuple[Workspace, str]) -> None:
     workspace, _ = trained
     assert list((workspace.folder / "predictions").iterdir()) == []
@@ -90,7 +107,8 @@ def test_test_chips_alone_need_weights_and_are_told_whence(
     untrained: tuple[Workspace, str, str],
 ) -> None:
     workspace, said, error = untrained
-    assert list_stages_run(said) == {FINGERPRINT, *ALL.split()} - {"evaluate"}
+    after = {"baselines", "robustness", "evaluate"}
+    assert list_stages_run(said) == {FINGERPRINT, *ALL.split()} - after
     for line in ("train: no train chips, nothing to fetch", "no train chips, nothing to train"):
         assert line in said.splitlines()
     assert "error: expected a trained model, got none, for the catalogue has no train" in error
@@ -105,8 +123,12 @@ def test_test_chips_alone_are_mapped_with_imported_weights(
     workspace, _, _ = untrained
     import_weights(workspace)
     result = workspace.run("dvc", "repro")
-    assert list_stages_run(result.stdout) == set(PREDICTION.split())
+    expected = {"baselines", "robustness", *PREDICTION.split()}
+    assert list_stages_run(result.stdout) == expected
     assert "no train chips, no validation and no training mean" in result.stdout
+    assert "no train chips, no baseline to fit" in result.stdout.splitlines()
+    assert list((workspace.folder / "baselines").iterdir()) == []
+    assert (read_robustness(workspace)["set"], read_robustness(workspace)["chips"]) == ("test", 2)
     chip_ids = ChipStore.open(workspace.folder / "chips/test.zarr").chip_ids
     maps = sorted(path.name for path in (workspace.folder / "predictions").iterdir())
     assert maps == [f"{chip_id}_agbm.tif" for chip_id in chip_ids]
@@ -128,6 +150,8 @@ def test_test_chips_without_targets_are_mapped_and_not_scored(
     (workspace.folder / "src/catalogue/synthetic/test_agbm_metadata.csv").unlink()
     result = workspace.run("dvc", "repro")
     assert "no targets of test chips, no score of them" in result.stdout
+    assert "no test chips with targets, and no held-out chips" in result.stdout
+    assert read_robustness(workspace)["chips"] == 0
     assert len(list((workspace.folder / "predictions").iterdir())) == 2
     evaluation = read_evaluation(workspace)
     assert set(evaluation) == {"unit", "packages", "validation"}

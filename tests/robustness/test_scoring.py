@@ -19,6 +19,7 @@ from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import place_model
 from biomassters.model.weights import save_weights
+from biomassters.params.reading import read_document
 from biomassters.params.sections import PredictParams, RobustnessParams, SplitParams
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.metrics import ErrorSums
@@ -30,12 +31,13 @@ from biomassters.robustness.scoring import (
 )
 from biomassters.store.chips import ChipStore
 from biomassters.training.folds import split_chips
+from repository_copy import ROOT
 
 CONDITIONS = RobustnessParams(
     chips=9, months_removed=(12,), conditions=("no_s1", "no_s2", "no_clp"), seed=0
 )
-PREDICT = PredictParams(
-    models="final", tta="flips", clamp=True, batch_size=2, precision="fp32", engine="torch"
+PREDICT = PredictParams.model_validate(
+    {**read_document(ROOT / "params.yaml")["predict"], "batch_size": 2, "engine": "torch"}
 )
 SPLIT = SplitParams(method="random", n_folds=3, seed=0)
 
