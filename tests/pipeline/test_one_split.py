@@ -107,7 +107,7 @@ def test_test_chips_alone_need_weights_and_are_told_whence(
     untrained: tuple[Workspace, str, str],
 ) -> None:
     workspace, said, error = untrained
-    after = {"baselines", "robustness", "evaluate"}
+    after = {"baselines", "robustness", "evaluate", "report"}
     assert list_stages_run(said) == {FINGERPRINT, *ALL.split()} - after
     for line in ("train: no train chips, nothing to fetch", "no train chips, nothing to train"):
         assert line in said.splitlines()
