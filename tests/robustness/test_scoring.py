@@ -92,7 +92,7 @@ def test_plain_errors_are_those_of_what_predict_writes(store: ChipStore, models:
         save_weights(models / f"{seed}.safetensors", model, {"cleaning": "none"})
     expected = ErrorSums()
     batches = open_batches(store, StoreOrder(range(3), 2))
-    for index, agbm, target in predict_batches(both, batches, views("flips"), precision="fp32"):
+    for index, agbm, target, _ in predict_batches(both, batches, views("flips"), precision="fp32"):
         expected.add(store.chip_ids[index], np.maximum(agbm, 0), target)
     assert score(store, models)["plain"] == expected.chip_rmses.tolist()
 
