@@ -104,7 +104,7 @@ def predict_chips(options: argparse.Namespace) -> None:
     model = train_model(options, preset, train)
     maps: list[NDArray[np.float32]] = []
     batches = open_batches(rest, StoreOrder(range(len(rest)), preset.predict.batch_size))
-    for _, prediction, target in predict_batches(
+    for _, prediction, target, _ in predict_batches(
         [model], batches, views("none"), precision="fp32", progress=True
     ):
         maps.append(np.stack([prediction, target]))
