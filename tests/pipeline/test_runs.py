@@ -50,7 +50,7 @@ def test_experiment_with_some_bands_with_quantiles_and_a_rate_that_yaml_reads_as
     assert changed["test.model.chip_rmse"]["diff"] != 0
     assert "validation.fold_0.model.chip_rmse" in changed
     plots = workspace.run("dvc", "plots", "diff", "--json").stdout
-    assert "metrics/report/training.csv" in plots
+    assert "Training loss" in plots
 
 
 def test_experiment_with_another_tta_only_predicts_and_evaluates(workspace: Workspace) -> None:
@@ -171,12 +171,12 @@ def test_plots_show_curves_pictures_and_histograms(workspace: Workspace) -> None
     for name in (
         "metrics/evaluation/images/panels_test.png",
         "metrics/evaluation/images/density_fold-0.png",
-        "metrics/report/training.csv",
+        "Training loss",
         "metrics/robustness/images/robustness.png",
         "Validation chip RMSE",
         "chip RMSE, t/ha",
         "metrics/evaluation/images/histograms.png",
-        "metrics/evaluation/chips.csv",
+        "Each chip's mean, predicted against reference",
     ):
         assert name in shown
 
