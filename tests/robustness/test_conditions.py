@@ -150,7 +150,11 @@ def test_data_are_taken_away_before_the_rest_is_cleaned(tmp_path, cleaning, expe
 
 def test_conditions_come_each_once_the_plain_one_first_and_months_in_order() -> None:
     params = RobustnessParams(
-        chips=1, months_removed=(6, 1, 6), conditions=("no_s1", "rgb_only", "no_s1"), seed=0
+        chips=1,
+        months_removed=(6, 1, 6),
+        conditions=("no_s1", "rgb_only", "no_s1"),
+        tta="none",
+        seed=0,
     )
     names = [condition.name for condition in list_conditions(params)]
     assert names == ["plain", "months_1", "months_6", "no_s1", "rgb_only"]

@@ -34,7 +34,7 @@ from biomassters.training.folds import split_chips
 from repository_copy import ROOT
 
 CONDITIONS = RobustnessParams(
-    chips=9, months_removed=(12,), conditions=("no_s1", "no_s2", "no_clp"), seed=0
+    chips=9, months_removed=(12,), conditions=("no_s1", "no_s2", "no_clp"), tta="flips", seed=0
 )
 PREDICT = PredictParams.model_validate(
     {**read_document(ROOT / "params.yaml")["predict"], "batch_size": 2, "engine": "torch"}

@@ -338,13 +338,14 @@ class RobustnessParams(Section):
     Attributes:
         chips: At most so many are predicted: test chips or, where none has a target, the train
             chips that `finetune.fold` held out, by that fold's model.
-        months_removed: How many months of Sentinel-2 are taken from each chip, for the curve; those
-            of a smaller number are among those of a greater.
+        months_removed: How many months of Sentinel-2 are taken from each chip, for the curve.
         conditions: What else chips are predicted without; see `bands.ConditionName`.
+        tta: The views whose predictions are averaged; all else is as the section `predict` says.
         seed: Seed of the months, and of the chips where there are more.
     """
 
     chips: int = Field(gt=0)
     months_removed: tuple[Annotated[int, Field(ge=1, le=12)], ...] = Field(strict=False)
     conditions: tuple[ConditionName, ...] = Field(strict=False)
+    tta: ViewsName
     seed: Seed

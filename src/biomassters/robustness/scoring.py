@@ -93,12 +93,14 @@ def score_conditions(
     cleaning: CleaningName,
     processes: Processes = ALONE,
 ) -> Results:
-    """Predict some of the chips under each condition, as the stage `predict` would.
+    """Predict some of the chips under each condition.
+
+    With the views of the stage `predict`, the plain errors are those of its predictions.
 
     Args:
         of: Chips and models, of which `params.chips` are drawn.
-        params: The conditions.
-        predict: How predictions are made.
+        params: The conditions, and the views.
+        predict: How predictions are made, but for the views.
         cleaning: What is done to a chip when it is read; the models were trained with it.
         processes: That share the chips; the first one has the errors.
 
@@ -112,7 +114,9 @@ def score_conditions(
         list_conditions(params), unit="condition", disable=None if processes.is_first else True
     ):
         store = open_without(of.store.path, condition, cleaning=cleaning, seed=params.seed)
-        errors[condition] = _sum_errors(predictors, store, of.chips, predict, processes)
+        errors[condition] = _sum_errors(
+            predictors, store, of.chips, views(params.tta), predict, processes
+        )
     return Results(of, errors)
 
 
@@ -142,6 +146,7 @@ def _sum_errors(
     predictors: Sequence[Predictor],
     store: ChipStore,
     chips: Sequence[int],
+    tta: Sequence[int],
     params: PredictParams,
     processes: Processes,
 ) -> ErrorSums:
@@ -150,7 +155,7 @@ def _sum_errors(
     for index, prediction, target, _ in predict_batches(
         predictors,
         open_batches(store, order),
-        views(params.tta),
+        tta,
         precision=params.precision,
         processes=processes,
     ):
