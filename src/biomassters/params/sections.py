@@ -307,8 +307,7 @@ class PredictParams(PredictedModels, extra="forbid"):
         batch_size: Chips a forward pass; on a CPU, where each passes alone, those that are read
             together.
         precision: Arithmetic of the forward pass.
-        engine: What computes it: `torch`, or `openvino`, which is faster on a CPU; `auto` is
-            OpenVINO where the model is on a CPU that has the arithmetic.
+        engine: `torch`, `openvino` (faster on a CPU), or `auto`: OpenVINO on a CPU that can.
     """
 
     tta: ViewsName
