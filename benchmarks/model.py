@@ -144,7 +144,8 @@ def make_step(
         step = next(steps)
         # Other chips each time, so that other months are dropped.
         indices = torch.arange(n_chips) + step * n_chips
-        trainer._take_step(iter([batch._replace(chip_index=indices)]), 0, step)
+        prepared = trainer.preparation.prepare(batch._replace(chip_index=indices))
+        trainer._take_step(iter([prepared]), 0, step)
 
     return take_step
 

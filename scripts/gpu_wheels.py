@@ -40,6 +40,7 @@ CARRIED: Final = (
     *("typing-inspection", "ruamel-yaml"),
     # The simulator's files and the chip store.
     *("rasterio", "affine", "attrs", "pyparsing", "numcodecs", "fastcrc", "psutil"),
+    "threadpoolctl",
     # The trainer's curves: dvclive, and of DVC what it imports at once.
     *("dvclive", "dvc", "dvc-render", "dvc-studio-client", "charset-normalizer", "colorama"),
     *("flatten-dict", "funcy", "requests", "six", "tabulate", "urllib3", "voluptuous"),

@@ -87,7 +87,7 @@ def test_map_is_that_of_the_chip_and_not_negative(
 ) -> None:
     low = samples._replace(targets=samples.targets - 60)
     write_maps(fit_trees(low, [0, 1], PARAMS), store, [2], tmp_path, {"FOLD": "0"})
-    agbm, tags = read_prediction(tmp_path, IDS[2])
+    agbm, tags, _ = read_prediction(tmp_path, IDS[2])
     assert (tags["MODELS"], tags["FOLD"]) == ("trees", "0")
     assert agbm.shape == (32, 32)
     assert agbm.min() == 0

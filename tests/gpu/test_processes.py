@@ -25,10 +25,10 @@ from tqdm import tqdm
 from biomassters.batches.distributed import ALONE, Processes, join_processes
 from biomassters.model.execution import place_model
 from biomassters.store.chips import ChipStore
-from biomassters.training.batch_norm import synchronise
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.kept_weights import AverageWeights
 from biomassters.training.optimisation import Schedule
+from biomassters.training.shared_norms import synchronise
 
 pytestmark = pytest.mark.gpu
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from waiting import happens
 
 import gpu
 import gpu_wheels
@@ -201,6 +202,14 @@ def test_process_that_crashes_loses_the_task_under_way_alone(
     assert found["left_out"] == []
 
 
+def has_ended(process: Path) -> bool:
+    """Whether a process, by its file in /proc, runs no longer."""
+    try:
+        return process.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_part_that_finds_no_end_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c',"
@@ -209,7 +218,7 @@ def test_part_that_finds_no_end_is_ended_with_all_that_it_started(tmp_path: Path
     )
     assert gpu.run_part([sys.executable, "-c", code], os.environ, 3.0) is None
     child = Path("/proc", (tmp_path / "pid").read_text(), "stat")
-    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert happens(lambda: has_ended(child))
     assert gpu.describe_end(None) == "for lack of time"
 
 

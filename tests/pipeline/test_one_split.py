@@ -64,7 +64,7 @@ def test_train_chips_alone_are_trained_on_and_validated(trained: tuple[Workspace
         assert line in said.splitlines()
     evaluation = read_evaluation(workspace)
     assert "test" not in evaluation
-    assert set(evaluation["validation"]["fold_0"]) == {"model", "baseline"}
+    assert set(evaluation["validation"]["fold_0"]) == {"model", "baseline", "trees"}
     assert list_scored(workspace) == ["fold-0"] * 2
     assert "validation fold_0, model" in summarise(workspace)
     assert (workspace.folder / "models/final/final.safetensors").stat().st_size > 10_000

@@ -204,7 +204,8 @@ def run(workspace: Workspace, *script: str) -> None:
 
 def test_predictions_of_a_folders_chips_lie_where_the_chips_do(tmp_path: Path) -> None:
     workspace = copy_repository(tmp_path)
-    workspace.set_params({**TINY, "train.epochs": 1})
+    uncalibrated = {"predict.calibration": "presets/uncalibrated.json"}
+    workspace.set_params({**TINY, "train.epochs": 1, **uncalibrated})
     workspace.commit("A tiny experiment")
     chips = write_chips(tmp_path, "5eed0001", "5eed0002", "5eed0003", place=UTM35)
     pack(chips, tmp_path, "chips/train.zarr")

@@ -67,7 +67,8 @@ def _tabulate(evaluation: dict[str, Any], folder: Path) -> list[str]:
 
 def _format_rows(title: str, scores: dict[str, Any]) -> Iterator[str]:
     """Yield a row of figures, and one of their confidence intervals if there are any."""
-    cells = (scores.get(column) for column in COLUMNS)  # an older file may lack one
+    # An older file may lack one, but not the first of them.
+    cells = (scores["chip_rmse"], *(scores.get(column) for column in list(COLUMNS)[1:]))
     texts = ("-" if cell is None else f"{cell:.2f}" for cell in cells)
     yield f"{title:{TITLE_WIDTH}}" + "".join(f"{text:>{COLUMN_WIDTH}}" for text in texts)
     ends = scores.get("ci95", {})

@@ -113,7 +113,7 @@ def list_sections(run: Run) -> list[Section]:
                 "Chip RMSE, the competition's metric, is the mean over chips of each chip's RMSE;"
                 " pooled RMSE is over all pixels. Intervals are bootstrapped over chips."
             ],
-            tables=[tabulate_figures(scores, kind) for kind, scores in run.sets.items()],
+            tables=[tabulate_figures(s, name_set(kind)) for kind, s in run.sets.items()],
         ),
         _show_intervals(run, images, name),
         Section(
@@ -156,6 +156,11 @@ def list_sections(run: Run) -> list[Section]:
     ]
 
 
+def name_set(name: str) -> str:
+    """Return a set of chips by its name in files, for people."""
+    return "test chips" if name == "test" else f"chips that {name.replace('-', ' ')} held out"
+
+
 def _describe_question(run: Run) -> str:
     stores = run.stores
     return (
@@ -170,15 +175,17 @@ def _list_headline(run: Run) -> list[tuple[str, str, str]]:
     if name is None:
         return []
     scores = run.sets[name]
-    model, mean = scores["model"], scores.get("baseline")
+    model = scores["model"]
     headline = [
         ("chip RMSE", f"{model['chip_rmse']:.1f} t/ha", _format_ends(model, "chip_rmse")),
         ("R²", format_figure({"r2": model["r2"]}, "r2"), _format_ends(model, "r2", digits=2)),
     ]
-    if mean is not None and mean["chip_rmse"]:
-        share = 1 - model["chip_rmse"] / mean["chip_rmse"]
-        side = "below" if share >= 0 else "above"
-        headline.append(("against the training mean", f"{abs(share):.0%} {side}", "by chip RMSE"))
+    for kind, title in (("baseline", "the training mean"), ("trees", "trees by pixel")):
+        other = scores.get(kind)
+        if other is not None and other["chip_rmse"]:
+            share = model["chip_rmse"] / other["chip_rmse"] - 1
+            side = "below" if share <= 0 else "above"
+            headline.append((f"against {title}", f"{abs(share):.0%} {side}", "by chip RMSE"))
     intervals = scores.get("intervals")
     if intervals and intervals["pixel"]["coverage"] is not None:
         inside = f"{intervals['pixel']['coverage']:.0%}"
@@ -193,7 +200,7 @@ def _format_ends(figures: Mapping[str, Any], name: str, digits: int = 1) -> str:
 
 
 def _show_maps(images: Path, name: str) -> Section:
-    of = "test chips" if name == "test" else f"chips that {name} held out"
+    of = name_set(name)
     return Section(
         anchor="maps",
         title="The maps",
@@ -218,7 +225,7 @@ def _show_intervals(run: Run, images: Path, name: str) -> Section:
             " distance; summed as if pixels erred independently, they would hold far less. They"
             " refer to the LiDAR-derived reference maps, not to field plots."
         ],
-        tables=[tabulate_intervals(intervals, kind) for kind, intervals in judged.items()],
+        tables=[tabulate_intervals(i, name_set(kind)) for kind, i in judged.items()],
         pictures=find_picture(
             images / f"coverage_{name}.png",
             "Coverage of the intervals by decile of the prediction, and by size of the area",

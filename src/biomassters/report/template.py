@@ -18,7 +18,7 @@ h2 { font-size: 1.3rem; margin: 2.75rem 0 .5rem; padding-top: .5rem;
 p, li { max-width: 46rem; }
 .lead { font-size: 1.15rem; color: var(--soft); }
 .figures { display: grid; gap: .75rem; margin: 1.5rem 0;
-  grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); }
 .figures div { background: var(--wash); border-radius: .5rem; padding: .9rem 1rem; }
 .figures dt { color: var(--soft); font-size: .9rem; }
 .figures dd { margin: 0; font-size: 1.5rem; font-weight: 600; }
