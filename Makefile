@@ -12,10 +12,9 @@ repro: $(BIN)/.installed
 	dvc repro
 	python -m biomassters summary
 
-# Each file of tests in one of three processes, in the order of tests/conftest.py: two cores are busier
-# with three, since tests that run a pipeline also wait.
+# Each file of tests in one of two processes, in the order of tests/conftest.py.
 test: $(BIN)/.installed
-	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(BIN)/.installed
 	ruff check .

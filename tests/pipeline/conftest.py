@@ -44,5 +44,5 @@ def workspace(pipeline: Workspace) -> Iterator[Workspace]:
     """The same, put back as it was after a test."""
     yield pipeline
     pipeline.run("git", "reset", "--quiet", "--hard")
-    pipeline.run("git", "clean", "--quiet", "--force")
+    pipeline.run("git", "clean", "--quiet", "--force", "-d")
     pipeline.run("dvc", "checkout", "--quiet", "--force")

@@ -24,6 +24,8 @@ TINY: Mapping[str, Any] = {
     "finetune.epochs": 2,
     "calibration.level": 0.5,  # two held-out chips tell no more
     "baselines.max_iter": 3,
+    "robustness.months_removed": [1, 12],
+    "robustness.conditions": ["no_s2"],
     "robustness.tta": "flips",  # as all other scores
     "predict.engine": "torch",  # a conversion takes longer than these predictions
 }
