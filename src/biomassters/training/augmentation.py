@@ -12,7 +12,7 @@ left, which is torch's own `grid_sample`.
 Source: the winner's code. He turns by whole degrees, and blanks the months that are lost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,7 +89,6 @@ def draw_changes(
     )
 
 
-@torch.no_grad()
 def augment(images: Tensor, target: Tensor, changes: Sequence[Changes]) -> tuple[Tensor, Tensor]:
     """Turn and rotate each chip of a batch, its images and its target together.
 
@@ -101,31 +100,29 @@ def augment(images: Tensor, target: Tensor, changes: Sequence[Changes]) -> tuple
     Returns:
         Both, of the same shapes.
     """
-    if any(change.symmetry for change in changes):
-        chosen = [change.symmetry for change in changes]
-        sources = send(symmetries.source_pixels(chosen, images.shape[-1]), images.device)
-        images = symmetries.take_pixels(images, sources)
-    rotated = [index for index, change in enumerate(changes) if change.is_rotated]
-    if rotated:
-        rows = send(torch.tensor(rotated), images.device)
-        grid = _turn_grid([changes[index] for index in rotated], images.shape[-1], images.device)
-        images = images.index_copy(0, rows, rotate_images(images[rows], grid))
-    return images, change_target(target, changes)
+    return _change(images, changes, rotate_images), change_target(target, changes)
+
+
+def change_target(target: Tensor, changes: Sequence[Changes]) -> Tensor:
+    """Turn and rotate the targets of chips, (B, H, W), t/ha; NaN = no target; not modified."""
+    return _change(target, changes, rotate_target)
 
 
 @torch.no_grad()
-def change_target(target: Tensor, changes: Sequence[Changes]) -> Tensor:
-    """Turn and rotate the targets of chips, (B, H, W), t/ha; NaN = no target; not modified."""
+def _change(
+    chips: Tensor, changes: Sequence[Changes], rotate: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Turn the chips that are turned, (B, ..., H, W), and let `rotate` rotate those that are."""
+    size, device = chips.shape[-1], chips.device
     if any(change.symmetry for change in changes):
-        chosen = [change.symmetry for change in changes]
-        sources = send(symmetries.source_pixels(chosen, target.shape[-1]), target.device)
-        target = symmetries.take_pixels(target, sources)
+        sources = symmetries.source_pixels([change.symmetry for change in changes], size)
+        chips = symmetries.take_pixels(chips, send(sources, device))
     rotated = [index for index, change in enumerate(changes) if change.is_rotated]
     if rotated:
-        rows = send(torch.tensor(rotated), target.device)
-        grid = _turn_grid([changes[index] for index in rotated], target.shape[-1], target.device)
-        target = target.index_copy(0, rows, rotate_target(target[rows], grid))
-    return target
+        rows = send(torch.tensor(rotated), device)
+        grid = _turn_grid([changes[index] for index in rotated], size, device)
+        chips = chips.index_copy(0, rows, rotate(chips[rows], grid))
+    return chips
 
 
 @dataclass(frozen=True, kw_only=True)
