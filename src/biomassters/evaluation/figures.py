@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from biomassters.evaluation.bootstrap import bootstrap_chips
-from biomassters.prediction.metrics import BIN_NAMES, ErrorSums
+from biomassters.prediction.metrics import BIN_NAMES, ErrorSums, add_up
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -53,13 +53,7 @@ class ChipErrors:
 
     def join(self) -> ErrorSums:
         """Return the sums over all chips."""
-        joined = ErrorSums()
-        for chip in self.chips:
-            joined.chip_ids += chip.chip_ids
-            joined.chip_sums += chip.chip_sums
-            joined.target_sums += chip.target_sums
-            joined.bin_sums += chip.bin_sums
-        return joined
+        return add_up(self.chips)
 
     def summarise(self) -> dict[str, Any]:
         """Return the metrics by name, as `ErrorSums.summarise` does, and their intervals.

@@ -7,8 +7,10 @@ Not scikit-learn's, which want all pixels in memory at once: here a few float64 
 are enough, in one pass, and several processes get the very numbers of one.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from operator import iadd
 from typing import Any
 
 import numpy as np
@@ -83,3 +85,12 @@ class ErrorSums:
                 for name, (count, _, total) in zip(BIN_NAMES, self.bin_sums, strict=True)
             },
         }
+
+
+def add_up(chips: Iterable[ErrorSums]) -> ErrorSums:
+    """Return the sums over all chips, of the sums of some each."""
+    total = ErrorSums()
+    for chip in chips:
+        for sums in fields(ErrorSums):  # lists are joined, arrays added
+            setattr(total, sums.name, iadd(getattr(total, sums.name), getattr(chip, sums.name)))  # type: ignore[no-untyped-call]
+    return total

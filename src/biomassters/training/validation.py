@@ -4,9 +4,7 @@ Each of several processes has a part of these chips; all of them get the same sc
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from itertools import zip_longest
-from operator import iadd
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +31,7 @@ from biomassters.prediction.maps import (
     PixelIntervals,
     write_prediction,
 )
-from biomassters.prediction.metrics import ErrorSums
+from biomassters.prediction.metrics import ErrorSums, add_up
 from biomassters.store.chips import ChipStore
 
 CHOOSING_SCORE: Final = "validation/chip_rmse"
@@ -150,7 +148,7 @@ def score_chips(
     in_order = [of_batch for a_round in rounds for of_batch in a_round if of_batch is not None]
     scores = {}
     for name in view_sets:
-        sums = _add_up([chip for of_batch in in_order for chip in of_batch[name]])
+        sums = add_up([chip for of_batch in in_order for chip in of_batch[name]])
         if not sums.chip_ids:
             raise StoreError(
                 "expected targets of the chips that a model is scored on, got none;"
@@ -170,11 +168,3 @@ def _sum_errors(predicted: PredictedBatch, name: str, chip_ids: Sequence[str]) -
         sums.add(chip_ids[index], prediction, target)
         found.append(sums)
     return found
-
-
-def _add_up(chips: Sequence[ErrorSums]) -> ErrorSums:
-    total = ErrorSums()
-    for chip in chips:
-        for sums in fields(ErrorSums):  # lists are joined, arrays added
-            setattr(total, sums.name, iadd(getattr(total, sums.name), getattr(chip, sums.name)))  # type: ignore[no-untyped-call]
-    return total
