@@ -13,13 +13,11 @@ from biomassters.batches.reading import open_batches
 from biomassters.batches.symmetries import views
 from biomassters.calibration.models import read_calibration_of
 from biomassters.fingerprint.stage_inputs import hold_inputs
-from biomassters.model.execution import place_model
-from biomassters.model.weights import load_model
 from biomassters.model.weights_header import list_weights
 from biomassters.params.reading import read_params
 from biomassters.params.sections import CleaningName, PredictParams, Section
-from biomassters.prediction.engines import choose_engine, describe_engine
-from biomassters.prediction.ensemble import try_ensemble
+from biomassters.prediction.engines import describe_engine
+from biomassters.prediction.ensemble import choose_engines, open_ensemble
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.maps import write_prediction
 from biomassters.processes.ending import run_script
@@ -52,14 +50,15 @@ def predict_chips(settings: Params, processes: Processes) -> None:
             PREDICTIONS.mkdir(exist_ok=True)
         return
     paths = list_weights(Path("models") / params.models)
-    models = [place_model(load_model(path, cleaning=cleaning), processes.device) for path in paths]
-    of_paths = dict(zip(paths, models, strict=True))
-    try_ensemble(of_paths, store.chip_size, precision=params.precision)
-    calibration = read_calibration_of(of_paths, Path(params.calibration))
-    predictors = [
-        choose_engine(model, params.engine, precision=params.precision, chip_size=store.chip_size)
-        for model in models
-    ]
+    models = open_ensemble(
+        paths,
+        store.chip_size,
+        cleaning=cleaning,
+        precision=params.precision,
+        device=processes.device,
+    )
+    calibration = read_calibration_of(models, Path(params.calibration))
+    predictors = choose_engines(models.values(), params, store.chip_size)
     if processes.is_first:
         print(f"{params.precision}, by {', '.join(map(describe_engine, predictors))}")
     tags = {"MODELS": ",".join(path.stem for path in paths), "TTA": params.tta}

@@ -11,12 +11,10 @@ from biomassters.batches.distributed import ALONE, Processes
 from biomassters.batches.order import StoreOrder
 from biomassters.batches.reading import open_batches
 from biomassters.batches.symmetries import views
-from biomassters.errors import ModelError
-from biomassters.model.execution import place_model
-from biomassters.model.trial import try_prediction
-from biomassters.model.weights import load_model
+from biomassters.model.weights_header import list_weights
 from biomassters.params.sections import CleaningName, PredictParams, RobustnessParams, SplitParams
-from biomassters.prediction.engines import Predictor, choose_engine
+from biomassters.prediction.engines import Predictor
+from biomassters.prediction.ensemble import choose_engines, open_ensemble
 from biomassters.prediction.inference import predict_batches
 from biomassters.prediction.metrics import ErrorSums
 from biomassters.robustness.conditions import Condition, list_conditions, open_without
@@ -61,12 +59,7 @@ def find_test_chips(store: ChipStore, models: Path) -> ChipSet | None:
     chips = _with_targets(store, range(len(store)))
     if not chips:
         return None
-    weights = sorted(models.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(
-            f"expected models at {models}, got none; run `dvc repro predict`, which tells more"
-        )
-    return ChipSet("test", store, chips, weights)
+    return ChipSet("test", store, chips, list_weights(models))
 
 
 def find_held_out_chips(
@@ -108,7 +101,14 @@ def score_conditions(
         ModelError: A model cannot be used.
     """
     of = of._replace(chips=draw_chips(of.chips, params.chips, params.seed))
-    predictors = _open_predictors(of, predict, cleaning, processes)
+    models = open_ensemble(
+        of.weights,
+        of.store.chip_size,
+        cleaning=cleaning,
+        precision=predict.precision,
+        device=processes.device,
+    )
+    predictors = choose_engines(models.values(), predict, of.store.chip_size)
     errors = {}
     for condition in tqdm(
         list_conditions(params), unit="condition", disable=None if processes.is_first else True
@@ -128,18 +128,6 @@ def summarise_errors(errors: ErrorSums) -> Mapping[str, float]:
 
 def _with_targets(store: ChipStore, chips: Sequence[int]) -> list[int]:
     return [chip for chip in chips if np.isfinite(store.agbm_mean[chip])]
-
-
-def _open_predictors(
-    of: ChipSet, params: PredictParams, cleaning: CleaningName, processes: Processes
-) -> list[Predictor]:
-    predictors = []
-    size, precision = of.store.chip_size, params.precision
-    for path in of.weights:
-        model = place_model(load_model(path, cleaning=cleaning), processes.device)
-        try_prediction(model, size, precision=precision, where=str(path))
-        predictors.append(choose_engine(model, params.engine, precision=precision, chip_size=size))
-    return predictors
 
 
 def _sum_errors(
