@@ -39,8 +39,6 @@ def main() -> None:
             robustness=read_json(METRICS / "robustness.json"),
             trainings=trainings,
         )
-        for path in (PAGE, CURVES):
-            path.parent.mkdir(exist_ok=True)
         write_whole(CURVES, tabulate_trainings(trainings).encode())
         write_whole(PAGE, render_page(run).encode())
 

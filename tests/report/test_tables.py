@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from biomassters.processes.run_records import RECORDS, RunRecord, find_record, write_record
+from biomassters.processes.run_records import RunRecord, find_record, record_path, write_record
 from biomassters.report import tables
 from biomassters.report.tables import (
     format_figure,
@@ -84,6 +84,6 @@ def test_a_runs_record_is_found_for_its_own_inputs_alone(
     assert "cores of" in found.hardware
     assert found.finished.endswith("+00:00")
     assert find_record("train@0", "other") is None
-    (RECORDS / "train@0.json").write_text(json.dumps({"stage": "train@0"}))
+    record_path("train@0").write_text(json.dumps({"stage": "train@0"}))
     assert find_record("train@0", "abc") is None
     assert set(RunRecord.__dataclass_fields__) >= {"inputs", "hardware"}

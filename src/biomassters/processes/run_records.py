@@ -15,9 +15,9 @@ from typing import Final
 import psutil
 
 from biomassters.processes.counts import count_cores
+from biomassters.processes.scratch import scratch_folder
 from biomassters.processes.writing import write_whole
 
-RECORDS: Final = Path("work/runs")
 GPUS: Final = Path("/proc/driver/nvidia/gpus")
 CPU_FACTS: Final = Path("/proc/cpuinfo")
 
@@ -51,17 +51,21 @@ def write_record(stage: str, inputs: str, seconds: float) -> None:
         finished=finished,
         hardware=describe_hardware(),
     )
-    RECORDS.mkdir(parents=True, exist_ok=True)
-    write_whole(RECORDS / f"{stage}.json", json.dumps(asdict(record), indent=2).encode() + b"\n")
+    write_whole(record_path(stage), json.dumps(asdict(record), indent=2).encode() + b"\n")
 
 
 def find_record(stage: str, inputs: str) -> RunRecord | None:
     """Return the record of a stage's last run, or None if there is none of these inputs."""
     try:
-        record = RunRecord(**json.loads((RECORDS / f"{stage}.json").read_text("utf-8")))
+        record = RunRecord(**json.loads(record_path(stage).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None  # none, or one of another version
     return record if record.inputs == inputs else None
+
+
+def record_path(stage: str) -> Path:
+    """Return where a stage's record lies, for all experiments of this checkout."""
+    return scratch_folder("runs") / f"{stage}.json"
 
 
 def describe_hardware() -> str:
