@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import example_models
 import pytest
 import torch
 from golden import DECODER_CHANNELS, golden_images, golden_shapes, golden_weights
@@ -13,7 +14,6 @@ from torch import Tensor
 from biomassters.errors import ModelError
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.one_chip import OneChip, draw_example
-from biomassters.params.sections import Architecture
 from biomassters.prediction import engines
 from biomassters.prediction.engines import OpenVinoModel, choose_engine
 
@@ -98,17 +98,8 @@ def test_openvino_in_bf16_is_near_torch_in_fp32(model: BiomassModel) -> None:
 def test_golden_network_predicts_the_winners_numbers(shared_folder: Path, backbone: str) -> None:
     """Outputs of the winner's own code (docs/winner.md)."""
     model = BiomassModel.build_blank(
-        Architecture(
-            bands="all",
-            backbone=backbone,
-            decoder_channels=DECODER_CHANNELS[backbone],
-            normalisation="minmax",
-            target_scaling="none",
-            month_aggregation="attention",
-            month_encoding="none",
-            missing_months="zero",
-            head="mean",
-            quantile_level=0.9,
+        example_models.SETTINGS.model_copy(
+            update={"backbone": backbone, "decoder_channels": DECODER_CHANNELS[backbone]}
         )
     )
     model.network.load_state_dict(golden_weights(golden_shapes(shared_folder / "golden", backbone)))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from biomassters.commands.summary import COLUMNS
 from biomassters.dataset.files import Split
 from biomassters.errors import ChipDataError, name_few
 from biomassters.evaluation.bootstrap import N_RESAMPLES
@@ -16,13 +17,6 @@ from biomassters.evaluation.folders import FolderContents, list_folder, list_tar
 from biomassters.processes.writing import write_whole
 from biomassters.store.chips import ChipStore
 
-TITLES: Final = {
-    "chip_rmse": "chip RMSE",
-    "pooled_rmse": "pooled RMSE",
-    "mae": "MAE",
-    "bias": "bias",
-    "r2": "R²",
-}
 _WIDTH: Final = 27
 
 
@@ -117,7 +111,7 @@ def _tabulate(document: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield f"{'t/ha (R² has no unit)':{_WIDTH}}" + "".join(f"{name:>{_WIDTH}}" for name in parts)
-    for key, title in TITLES.items():
+    for key, title in COLUMNS.items():
         yield f"{title:{_WIDTH}}" + "".join(
             _format(part[key], part[CONFIDENCE][key]) for part in parts.values()
         )
