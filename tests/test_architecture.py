@@ -14,6 +14,7 @@ LAYERS = (
     *("errors", "params", "processes", "fingerprint"),  # refuse, start and end
     *("store", "dataset", "simulator", "sources", "audit", "packing"),  # source -> store
     *("statistics", "batches", "model", "prediction", "calibration", "training"),  # store -> map
+    *("scenes", "mapping"),  # the same for areas of any size
     *("baselines", "robustness"),  # what to beat, and with how little
     *("evaluation", "report"),  # how far to trust it
     *("commands", "__main__"),

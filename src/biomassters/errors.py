@@ -38,6 +38,14 @@ class StoreError(BiomasstersError):
     """A chip store is missing, incomplete or of another format."""
 
 
+class SceneError(BiomasstersError):
+    """A scene is not described as it must be, or is no scene that a model can map."""
+
+
+class UnreadableRasterError(SceneError):
+    """A raster of a scene cannot be read: now, or at all."""
+
+
 class ModelError(BiomasstersError):
     """Weights or a backbone cannot be used as asked."""
 

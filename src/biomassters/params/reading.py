@@ -42,8 +42,8 @@ def read_params(sections: type[SectionT], path: Path = PARAMS_FILE) -> SectionT:
         ParamsError: It is absent, not YAML, or against the schema; one line a finding.
     """
     document = read_document(path)
-    _validate(Params, document, path)
-    return _validate(sections, {key: document[key] for key in sections.model_fields}, path)
+    validate_document(Params, document, path)
+    return validate_document(sections, {key: document[key] for key in sections.model_fields}, path)
 
 
 def parse_fold(text: str) -> int:
@@ -121,7 +121,17 @@ def find_value(values: Mapping[str, Any], key: str, default: object = None) -> A
         return default
 
 
-def _validate(model: type[SectionT], document: dict[str, Any], path: Path) -> SectionT:
+def validate_document(model: type[SectionT], document: dict[str, Any], path: Path) -> SectionT:
+    """Return what a file's mapping says, as a model has it.
+
+    Args:
+        model: What it must be.
+        document: The mapping.
+        path: The file.
+
+    Raises:
+        ParamsError: It is not so; one line a finding.
+    """
     try:
         return model.model_validate(document)
     except ValidationError as error:
