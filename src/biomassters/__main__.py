@@ -175,6 +175,24 @@ def _submission(out: Path, predictions: Path) -> str:
 
 
 @_command(
+    "map",
+    "map a scene of any size, tile by tile; repeated, it makes what is missing",
+    _argument("scene", type=Path, metavar="SCENE.yaml", help="in scenes/, say (docs/maps.md)"),
+    _argument("folder", type=Path, metavar="OUT", help="the map's folder, maps/NAME say"),
+    _argument("--tile-size", type=int, default=1024, metavar="PIXELS", help="of a side (1024)"),
+    _argument("--workers", type=int, default=1, metavar="N", help="processes here (1)"),
+    _argument("--shard", metavar="I/N", help="make the I-th of N parts, from 0 on"),
+    _argument("--dask", metavar="ADDRESS", help="of a scheduler: tcp://scheduler:8786"),
+    _argument("--memory", metavar="GIB", help="of each process: 2GiB (1.5 GiB beside the models)"),
+    _argument("--zones", type=Path, metavar="GEOJSON", help="polygons to add up biomass of"),
+)
+def _map(scene: Path, folder: Path, **options: Any) -> str:
+    from biomassters.commands.map_scene import map_scene
+
+    return map_scene(scene, folder, **options)
+
+
+@_command(
     "import-weights",
     "turn a checkpoint that the winner published into a weights file",
     _argument(

@@ -72,10 +72,16 @@ def test_schema_has_no_defaults() -> None:
 def test_sections_follow_the_order_of_the_file() -> None:
     document = read_document(ROOT / "params.yaml")
     assert list(Params.model_fields) == list(document)
-    source = (ROOT / "src/biomassters/params/sections.py").read_text()
-    classes = [field.annotation for field in Params.model_fields.values()]
-    places = [source.index(f"class {c.__name__}(") for c in classes if hasattr(c, "model_fields")]
-    assert places == sorted(places)
+    folder = ROOT / "src/biomassters/params"
+    sources = {name: (folder / f"{name}.py").read_text() for name in ("sections", "map_sections")}
+    places: dict[str, list[int]] = {name: [] for name in sources}
+    for field in Params.model_fields.values():
+        section = field.annotation
+        if hasattr(section, "model_fields"):
+            name = section.__module__.rpartition(".")[2]
+            places[name].append(sources[name].index(f"class {section.__name__}("))
+    assert all(places.values())
+    assert list(places.values()) == [sorted(found) for found in places.values()]
 
 
 def test_sample_preset_is_the_committed_params() -> None:

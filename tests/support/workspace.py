@@ -31,6 +31,13 @@ TINY: Mapping[str, Any] = {
 }
 """Changes of the committed params: every stage takes seconds."""
 
+TINY_SCENE = """source: synthetic
+landscape: lakeland
+year: 2020
+crs: EPSG:3067
+bounds: [448000, 6886400, 448640, 6886880]
+"""
+
 
 class Workspace:
     """A git repository with its own DVC cache."""
@@ -120,6 +127,7 @@ def make_tiny_workspace(folder: Path, *, n_train: int = 6, n_test: int = 2) -> W
     write_catalogue(
         catalogue, n_train=n_train, n_test=n_test, chip_size=int(TINY["data.chip_size"])
     )
+    (folder / "scenes/lakeland.yaml").write_text(TINY_SCENE)
     workspace.set_params(TINY)
     workspace.commit("A tiny experiment")
     return workspace

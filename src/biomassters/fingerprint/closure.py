@@ -58,9 +58,21 @@ def hash_closure(script: Path) -> dict[str, str]:
         SourceCodeError: A source is not Python, or imports a module of this project that is not
             there.
     """
-    root = script.parent
+    return hash_modules(script.parent, script.stem)
+
+
+def hash_modules(root: Path, module: str) -> dict[str, str]:
+    """Hash the meaning of a module and of each that it imports; see `hash_closure`.
+
+    Args:
+        root: The folder of all modules.
+        module: Its dotted name.
+
+    Raises:
+        SourceCodeError: As `hash_closure`.
+    """
     hashes: dict[str, str] = {}
-    waiting = [script.stem]
+    waiting = [module]
     while waiting:
         name = waiting.pop()
         path = None if name in hashes or is_left_out(name) else find_source(root, name)

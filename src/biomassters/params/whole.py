@@ -4,6 +4,7 @@ from typing import Final
 
 from pydantic import model_validator
 
+from biomassters.params.map_sections import MapParams, SceneNames
 from biomassters.params.sections import (
     AugmentationParams,
     BaselinesParams,
@@ -35,6 +36,7 @@ class Params(Section):
         lr: Peak learning rate of `train`.
         seed: Seed of everything random but the split.
         folds: The folds that are trained, each 0...split.n_folds - 1.
+        maps: The scenes that are mapped, NAME for scenes/NAME.yaml.
         cleaning: What is done to a chip's values when it is read.
     """
 
@@ -52,6 +54,8 @@ class Params(Section):
     finetune: FinetuneParams
     calibration: CalibrationParams
     predict: PredictParams
+    maps: SceneNames
+    map: MapParams
     baselines: BaselinesParams
     robustness: RobustnessParams
 

@@ -15,6 +15,9 @@ from rasterio.errors import CRSError
 from biomassters.errors import SceneError
 from biomassters.store.georeference import Georeference
 
+_STEPS: Final = 64
+"""Edges along a parallel, by which its area is measured."""
+
 _ROUNDING: Final = 1e-6
 """Of a pixel, by which bounds may miss the lattice."""
 
@@ -143,6 +146,22 @@ class Grid:
     def is_geographic(self) -> bool:
         """Whether its unit is a degree."""
         return bool(rasterio.CRS.from_user_input(self.crs).is_geographic)
+
+
+def measure_area(grid: Grid, box: Box) -> float:
+    """Return a box's area, m²: in a geographic CRS on the ellipsoid."""
+    if not grid.is_geographic:
+        to_metres = rasterio.CRS.from_user_input(grid.crs).linear_units_factor[1]
+        return box.height * box.width * float(grid.resolution * to_metres) ** 2
+    from pyproj import CRS, Geod  # of few maps
+
+    west, south, east, north = grid.bounds(box)
+    geod = CRS.from_user_input(grid.crs).get_geod() or Geod(ellps="WGS84")
+    # Parallels are no geodesics: many short edges follow them.
+    steps = [west + (east - west) * step / _STEPS for step in range(_STEPS + 1)]
+    ring = [(x, south) for x in steps] + [(x, north) for x in reversed(steps)]
+    area, _ = geod.polygon_area_perimeter([x for x, _ in ring], [y for _, y in ring])
+    return float(abs(area))
 
 
 def name_crs(crs: str, where: str) -> str:

@@ -1,0 +1,92 @@
+"""How much of the memory that a map may have goes where."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from biomassters.errors import ParamsError
+from biomassters.mapping.windows import Windows
+from biomassters.store.bands import N_MONTHS, N_S1, N_S2
+
+GIB: Final = 2**30
+MIB: Final = 2**20
+
+BYTES_PER_PIXEL: Final = N_MONTHS * 2 * (N_S1 + N_S2)
+"""Of a scene's pixels, as they are read."""
+
+READING_FACTOR: Final = 4
+"""A block's memory while it is read, over that of its pixels: whoever reads needs copies."""
+
+TILE_BYTES_PER_PIXEL: Final = 96
+"""Of a tile that is put together, calibrated and written: some float32 images of it at once."""
+
+GDAL_CACHE_MIB: Final = 64
+"""GDAL's own cache of blocks of files; its default is a twentieth of the machine."""
+
+SPARE: Final = 192 * MIB
+"""What an allocator keeps of what was given back, and libraries take as they go."""
+
+DEFAULT: Final = 1536 * MIB
+"""Beside the models, where the user says nothing."""
+
+_UNITS: Final = {"": 1, "K": 2**10, "M": MIB, "G": GIB, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What may lie in memory beside the models and a tile.
+
+    Attributes:
+        blocks_ahead: Blocks that are read, or wait to be computed.
+        kept_bytes: Of computed blocks that a later tile needs, too.
+    """
+
+    blocks_ahead: int
+    kept_bytes: int
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes of such as `2GiB`, `1500M`.
+
+    Raises:
+        ParamsError: It is no amount of memory.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise ParamsError(
+            f"expected an amount of memory such as 2GiB, got {text!r}, at --memory; mend it"
+        )
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def plan_memory(limit: int | None, windows: Windows, tile_size: int, n_readers: int) -> MemoryPlan:
+    """Divide what is left of the memory, now that the models have theirs.
+
+    Args:
+        limit: Of the whole process, bytes; None = `DEFAULT` more than it has now.
+        windows: The lattice.
+        tile_size: Pixels.
+        n_readers: Threads that read.
+
+    Raises:
+        ParamsError: It is too little for one block and a tile.
+    """
+    used = psutil.Process().memory_info().rss
+    block = BYTES_PER_PIXEL * windows.block_size**2
+    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + GDAL_CACHE_MIB * MIB + SPARE
+    reading = (READING_FACTOR - 1) * block
+    least = used + fixed + reading + 2 * block
+    total = used + fixed + DEFAULT if limit is None else limit
+    if total < least:
+        raise ParamsError(
+            f"expected at least {least / GIB:.2f} GiB (models and libraries have"
+            f" {used / GIB:.2f}), got {total / GIB:.2f}, at --memory; give more, or make the tiles"
+            " smaller (--tile-size)"
+        )
+    left = total - used - fixed
+    readers = min(n_readers, max(1, (left // 2) // (READING_FACTOR * block)))
+    ahead = max(1, (left // 2 - readers * reading) // block)
+    ahead = min(ahead, 2 * readers)
+    return MemoryPlan(int(ahead), int(left - readers * reading - ahead * block))

@@ -1,0 +1,38 @@
+"""From a scene's YAML to the scene: described rightly, and checked."""
+
+from pathlib import Path
+
+from biomassters.errors import ParamsError, SceneError
+from biomassters.params.reading import read_document
+from biomassters.scenes.scene import Scene
+
+SOURCES = ("rasters", "stac", "synthetic")
+
+
+def open_scene(path: Path) -> Scene:
+    """Open the scene that a YAML describes.
+
+    Args:
+        path: The YAML; paths in it are relative to its folder.
+
+    Raises:
+        SceneError: It is absent, is not as it must be, or its rasters do not make a scene.
+        UnreadableRasterError: A raster cannot be opened.
+    """
+    if not path.is_file():
+        raise SceneError(
+            f"expected a scene's YAML, got no file, at {path}; name another (docs/maps.md)"
+        )
+    try:
+        return _open(path)
+    except ParamsError as error:  # the same findings, of another file
+        raise SceneError(str(error)) from None
+
+
+def _open(path: Path) -> Scene:
+    # Each imports its own library, of which a scene needs one.
+    document = read_document(path)
+    source = document.get("source")
+    raise SceneError(
+        f"expected one of {', '.join(SOURCES)}, got {source!r}, at {path}: source; mend it"
+    )

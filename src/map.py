@@ -1,0 +1,50 @@
+"""Stage `map`: a scene of any size as one map, tile by tile; see docs/maps.md.
+
+A tile that lies there with the same fingerprint is not made again, whatever ended the run before.
+"""
+
+import sys
+from pathlib import Path
+
+from biomassters.mapping.summary import write_summary
+
+from biomassters.fingerprint.stage_inputs import hold_inputs
+from biomassters.mapping.job import describe_job
+from biomassters.mapping.running import Means, make_map
+from biomassters.params import sections
+from biomassters.params.map_sections import ChipSize, MapParams, parse_scene
+from biomassters.params.reading import read_params
+from biomassters.processes.ending import run_script
+
+METRICS = Path("metrics/maps")
+
+
+class Params(sections.Section):
+    """What this stage reads of params.yaml."""
+
+    cleaning: sections.CleaningName
+    data: ChipSize
+    predict: sections.PredictParams
+    map: MapParams
+
+
+def main() -> None:
+    """Make the map of the scene that the command line names."""
+    name = parse_scene(sys.argv[1:])
+    with hold_inputs(__file__, scene=name):
+        params = read_params(Params)
+        job = describe_job(
+            Path(f"scenes/{name}.yaml"),
+            Path("maps") / name,
+            cleaning=params.cleaning,
+            chip_size=params.data.chip_size,
+            predict=params.predict,
+            map_params=params.map,
+        )
+        run = make_map(job, Means())
+        print(run.describe())
+        write_summary(run, METRICS)
+
+
+if __name__ == "__main__":
+    run_script(main)
