@@ -43,6 +43,7 @@ from biomassters.packing.assembly import pack_split
 from biomassters.params.reading import read_params
 from biomassters.params.whole import Params
 from biomassters.prediction.inference import predict_batches
+from biomassters.simulator.area import ChipArea
 from biomassters.simulator.forest import grow_land
 from biomassters.simulator.official_files import draw_chip_ids, simulate_files
 from biomassters.simulator.weather import draw_weather
@@ -129,7 +130,7 @@ def pack(options: argparse.Namespace, name: str, chip_ids: Sequence[str]) -> Chi
 def describe_chip(chip_id: str, chip_size: int) -> ChipRecord:
     """Return what a catalogue would say of a simulated chip, but for checksums."""
     sizes = measure_files(chip_size)
-    present = draw_weather(chip_id, grow_land(chip_id, chip_size).north).s2_present
+    present = draw_weather(chip_id, grow_land(ChipArea(chip_id, chip_size)).north).s2_present
 
     def record(sensor: str, month: int) -> FileRecord:
         filename = feature_filename(chip_id, sensor, month)

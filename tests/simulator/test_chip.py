@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from biomassters.simulator.area import ChipArea
 from biomassters.simulator.chip import SimulatedChip, simulate_chip
 from biomassters.simulator.forest import grow_land
 from biomassters.simulator.noise import NoiseSource, decay, decibels, gamma_factor
@@ -106,7 +107,7 @@ def test_values_lie_on_coarse_grids(chips: list[SimulatedChip]) -> None:
 def test_agbm_is_distributed_as_in_the_training_set() -> None:
     # Training set: mean 63, standard deviation 71, 99.9th percentile 426; real chips: 24 and 32 %
     # of zeros, correlation between neighbours 0.85 and 0.89.
-    agbm = np.stack([grow_land(f"land-{i}", 64).agbm for i in range(150)])
+    agbm = np.stack([grow_land(ChipArea(f"land-{i}", 64)).agbm for i in range(150)])
     assert agbm.min() == 0
     assert agbm.mean() == pytest.approx(63, abs=8)
     assert agbm.std() == pytest.approx(71, abs=8)
@@ -278,13 +279,13 @@ GOLDEN_UNIFORM = 0.7248725120584626
 
 @pytest.mark.parametrize("scale_px", [2.2, 9.0, 24.0])
 def test_smooth_fields_have_unit_deviation(scale_px: float) -> None:
-    fields = NoiseSource("fields").smooth(128, scale_px, 20)
+    fields = NoiseSource("fields").smooth((128, 128), scale_px, 20)
     assert fields.mean() == pytest.approx(0, abs=0.1)
     assert fields.std() == pytest.approx(1, abs=0.1)
 
 
 def test_neighbours_in_grain_correlate_by_two_thirds() -> None:
-    grain = NoiseSource("grain").grain(2, 256)
+    grain = NoiseSource("grain").grain(2, (256, 256))
     assert grain.std() == pytest.approx(1, abs=0.02)
     assert (grain[..., 1:] * grain[..., :-1]).mean() == pytest.approx(2 / 3, abs=0.03)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from biomassters.simulator.area import ChipArea
 from biomassters.simulator.chip import SimulatedChip, simulate_chip
 from biomassters.simulator.clouds import mistake_for_clouds
 from biomassters.simulator.forest import Ground, grow_land
@@ -143,7 +144,7 @@ def test_snow_ages_towards_spring_and_falls_from_the_crowns() -> None:
 
 
 def test_cloud_probability_is_sure_of_open_snow_and_water() -> None:
-    land = grow_land("doubt", 64)
+    land = grow_land(ChipArea("doubt", 64))
     snow = np.array([9000, 8900, 8800, 9000, 9000, 8900, 9000, 8800, 800, 800], np.float64)
     water = np.array([140, 130, 80, 70, 60, 55, 50, 50, 30, 25], np.float64)
     crowns = np.array([175, 330, 215, 570, 1800, 2150, 2260, 2340, 980, 460], np.float64)
@@ -160,7 +161,7 @@ def test_cloud_probability_is_sure_of_open_snow_and_water() -> None:
 
 def test_open_snow_is_bright_in_visible_and_dark_in_shortwave_infrared() -> None:
     for i in range(8):
-        chip, land = simulate_chip(f"snow-{i}", 64), grow_land(f"snow-{i}", 64)
+        chip, land = simulate_chip(f"snow-{i}", 64), grow_land(ChipArea(f"snow-{i}", 64))
         open_land = (land.ground == Ground.FIELD) | (land.ground == Ground.MIRE)
         image = chip.s2[MAR]
         snow = open_land & (image[2] > 6000) & (image[CLP] < 30)

@@ -1,1 +1,1 @@
-"""Synthetic chips: land, weather, both sensors; and the official files of them."""
+"""Synthetic chips and landscapes: land, weather, both sensors; and the official files of chips."""

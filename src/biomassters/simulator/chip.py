@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from biomassters.simulator.area import Area, ChipArea
 from biomassters.simulator.forest import grow_land
+from biomassters.simulator.noise import Array
 from biomassters.simulator.s1 import simulate_s1
 from biomassters.simulator.s2 import simulate_s2
 from biomassters.simulator.weather import draw_weather
@@ -40,11 +42,21 @@ def simulate_chip(chip_id: str, chip_size: int = 256) -> SimulatedChip:
         chip_id: Any text; another id is another forest.
         chip_size: Side, pixels of 10 m.
     """
-    land = grow_land(chip_id, chip_size)
-    weather = draw_weather(chip_id, land.north)
+    return simulate_area(ChipArea(chip_id, chip_size))
+
+
+def simulate_area(area: Area) -> SimulatedChip:
+    """Simulate a chip or, without a margin for what happens at its edges, a part of a landscape."""
+    land = grow_land(area)
+    weather = draw_weather(area.name, land.north)
     return SimulatedChip(
-        s1=simulate_s1(chip_id, land, weather),
-        s2=simulate_s2(chip_id, land, weather),
+        s1=simulate_s1(area, land, weather),
+        s2=simulate_s2(area, land, weather),
         s2_present=weather.s2_present,
-        agbm=(np.rint(land.agbm * 100) / 100).astype(np.float32),
+        agbm=round_agbm(land.agbm),
     )
+
+
+def round_agbm(agbm: Array) -> npt.NDArray[np.float32]:
+    """Round AGBM to steps of 0.01 t/ha, as in the official files."""
+    return (np.rint(agbm * 100) / 100).astype(np.float32)

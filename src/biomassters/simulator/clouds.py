@@ -1,11 +1,11 @@
-"""Clouds over a synthetic chip, their shadows, and the cloud probability, which also errs."""
+"""Clouds over the land, their shadows, and the cloud probability, which also errs."""
 
 from typing import Final
 
 import numpy as np
 
 from biomassters.simulator.forest import Land
-from biomassters.simulator.noise import Array, NoiseSource, decay, gamma_factor
+from biomassters.simulator.noise import Array, NoiseSource, Shape, decay, gamma_factor
 
 #                           Sep   Oct   Nov   Dec   Jan   Feb   Mar   Apr   May   Jun   Jul   Aug
 _BROKEN_CHANCE: Final = (0.30, 0.15, 0.10, 0.08, 0.08, 0.10, 0.12, 0.10, 0.16, 0.16, 0.16, 0.20)
@@ -45,7 +45,7 @@ def mistake_for_clouds(noise: NoiseSource, view: Array, dusk: float, land: Land)
     doubt = np.minimum(doubt, noise.uniform(0.15, 1) + np.clip(2 * snow_index, 0, 1))
     doubt *= np.clip(near_infrared / 600, 0, 1)
     level = noise.uniform(1, 3.5) + dusk * noise.uniform(15, 85)
-    speckled = gamma_factor(0.6 * noise.grain(1, view.shape[-1])[0] + 0.6 * land.clumps[1], 6.0)
+    speckled = gamma_factor(0.6 * noise.grain(1, land.ground.shape)[0] + 0.6 * land.clumps[1], 6.0)
     speckled *= (0.8 + 0.2 * land.cover) * (0.5 + land.parcel)
     grey = np.clip(0.02 * (blue - 500), 0, 20)
     probability: Array = np.minimum(doubt * (level * speckled + grey), 80)
@@ -67,16 +67,18 @@ def add_clouds(
     Returns:
         The view under clouds, and the cloud probability, (H, W), 0-100.
     """
-    size = view.shape[-1]
+    _, height, width = view.shape
     chance = noise.uniform(0, 1)
     overcast = chance < _OVERCAST_CHANCE[month]
     if chance >= _OVERCAST_CHANCE[month] + _BROKEN_CHANCE[month]:
         return view, probability
-    thickness = _draw_clouds(noise, size + _MAX_SHADOW_PX, overcast=overcast)
+    thickness = _draw_clouds(
+        noise, (height + _MAX_SHADOW_PX, width + _MAX_SHADOW_PX), overcast=overcast
+    )
     opacity = 1 - decay(thickness * (0.4 + thickness))
     shift = int(noise.uniform(6, _MAX_SHADOW_PX))
-    shadow = opacity[shift : shift + size, shift : shift + size]
-    opacity, thickness = opacity[:size, :size], thickness[:size, :size]
+    shadow = opacity[shift : shift + height, shift : shift + width]
+    opacity, thickness = opacity[:height, :width], thickness[:height, :width]
     white = noise.uniform(4500, 8500) * (0.8 + 0.3 * np.minimum(thickness, 2))
     ice = noise.uniform(0, 1)
     spectrum = light * (_WATER_CLOUD + ice * (_ICE_CLOUD - _WATER_CLOUD))
@@ -85,12 +87,12 @@ def add_clouds(
     return view, np.minimum(probability + opacity * (110 - probability), 100)
 
 
-def _draw_clouds(noise: NoiseSource, size: int, *, overcast: bool) -> Array:
-    """Draw the thickness of the clouds, (size, size), 0 where none.
+def _draw_clouds(noise: NoiseSource, shape: Shape, *, overcast: bool) -> Array:
+    """Draw the thickness of the clouds, (H, W), 0 where none.
 
     Stratus is one wide sheet, thin enough here and there to see the ground through; broken clouds
     are lumps, some days few, some days many.
     """
     if overcast:
-        return np.maximum(noise.uniform(0.35, 1.5) + 0.25 * noise.rough(size, 150.0, 4), 0.1)
-    return 1.5 * np.maximum(noise.rough(size, 40.0, 4) - noise.uniform(-0.6, 2.0), 0)
+        return np.maximum(noise.uniform(0.35, 1.5) + 0.25 * noise.rough(shape, 150.0, 4), 0.1)
+    return 1.5 * np.maximum(noise.rough(shape, 40.0, 4) - noise.uniform(-0.6, 2.0), 0)

@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from biomassters.simulator.area import Area
 from biomassters.simulator.forest import Ground, Land
 from biomassters.simulator.noise import Array, NoiseSource, decibels, gamma_factor
 from biomassters.simulator.weather import Weather
@@ -22,19 +23,18 @@ _LOOKS: Final = 24.0
 """Equivalent looks of a monthly mean: some five acquisitions of 4.9 looks."""
 
 
-def simulate_s1(chip_id: str, land: Land, weather: Weather) -> npt.NDArray[np.float32]:
+def simulate_s1(area: Area, land: Land, weather: Weather) -> npt.NDArray[np.float32]:
     """Image the land by radar.
 
     Returns:
         Backscatter, (12, 4, H, W), dB in steps of 0.01; an absent orbit is -9999.
     """
-    size = len(land.ground)
-    noise = NoiseSource("s1", chip_id, str(size))
+    noise = area.open_noise("s1")
     factors = _persistent_factors(land)
-    backscatter = np.full((N_MONTHS, N_S1, size, size), S1_NODATA_DB, np.float32)
+    backscatter = np.full((N_MONTHS, N_S1, *area.shape), S1_NODATA_DB, np.float32)
     for month in range(N_MONTHS):
         powers = _month_powers(noise, land, weather, month)
-        speckle = gamma_factor(noise.grain(N_S1, size), _LOOKS)
+        speckle = gamma_factor(noise.grain(N_S1, area.shape), _LOOKS)
         offset_db = 0.3 * noise.uniforms(N_S1, 1, 1) - 0.15
         level_db = decibels(powers[[0, 1, 0, 1]] * factors * speckle) + offset_db
         present = weather.s1_present[month].repeat(2)

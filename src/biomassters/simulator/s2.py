@@ -1,13 +1,14 @@
-"""Sentinel-2 over a synthetic chip: crowns over ground or snow, under a high or low sun."""
+"""Sentinel-2 over the land: crowns over ground or snow, under a high or low sun."""
 
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from biomassters.simulator.area import Area
 from biomassters.simulator.clouds import add_clouds, mistake_for_clouds
 from biomassters.simulator.forest import Ground, Land
-from biomassters.simulator.noise import Array, NoiseSource
+from biomassters.simulator.noise import Array, NoiseSource, Shape
 from biomassters.simulator.weather import Weather
 from biomassters.store.bands import CLP, CLP_NODATA, N_MONTHS, N_S2
 
@@ -72,27 +73,30 @@ _WET: Final = np.array([0.15, 0.18, 0.2, 0.22, 0.25, 0.25, 0.27, 0.27, 0.38, 0.4
 """What soaked litter and soil lose, most where water absorbs."""
 _FINE_BANDS: Final = (0, 1, 2, 6)
 """B2 B3 B4 B8: imaged at 10 m; the others at 20 m."""
+_EDGE_CHANCE: Final = 0.015
+"""How often the edge of a swath crosses a chip."""
+_SWATH_PX: Final = 10_000
+"""From the edge of a swath to that of the next, along the rows of a landscape."""
 
 
-def simulate_s2(chip_id: str, land: Land, weather: Weather) -> npt.NDArray[np.uint16]:
+def simulate_s2(area: Area, land: Land, weather: Weather) -> npt.NDArray[np.uint16]:
     """Image the land in visible and infrared light.
 
     Returns:
         (12, 11, H, W): reflectance, DN, 1 and more; cloud probability 0-100. A nodata pixel, and
         all of an absent month, has reflectance 0 and cloud probability 255.
     """
-    size = len(land.ground)
-    images = np.zeros((N_MONTHS, N_S2, size, size), np.uint16)
+    images = np.zeros((N_MONTHS, N_S2, *area.shape), np.uint16)
     images[:, CLP] = CLP_NODATA
     for month in np.flatnonzero(weather.s2_present):
-        noise = NoiseSource("s2", chip_id, str(size), str(month))
+        noise = area.open_noise("s2", str(month))
         sun = float(weather.sun[month])
         dusk = max(1 - sun, 0)
         light = sun - dusk * _REDDENING
         clear = _clear_view(noise, land, weather, int(month), dusk, light)
         probability = mistake_for_clouds(noise, clear, dusk, land)
         image, probability = add_clouds(noise, clear, probability, int(month), light / sun)
-        seen = _swath(noise, size)
+        seen = _swath(noise, area.shape)
         images[month, :CLP] = np.rint(np.clip(image, 1, _MAX_DN)) * seen
         images[month, CLP] = np.where(seen, np.rint(probability), CLP_NODATA)
     return images
@@ -111,20 +115,19 @@ def _clear_view(
         dusk: How low the noon's sun stands, 0 (summer)...1.
         light: Illumination of each band against midsummer's, (10,).
     """
-    size = len(land.ground)
     snow = _snow(weather, month)
     crowns = _crowns(land, weather, month, snow)
     # A low sun hardly reaches the ground between tall trees.
     lit = 1 - 0.5 * land.depth - 1.4 * dusk * _northward_shadow(land.depth)
     ground = _ground(noise, land, weather, month, snow) * np.maximum(lit, 0.1)
     view = ground + land.cover * (crowns - ground)
-    texture = 1 + 0.08 * land.clumps[0] + 0.035 * noise.grain(1, size)[0]
+    texture = 1 + 0.08 * land.clumps[0] + 0.035 * noise.grain(1, land.ground.shape)[0]
     view *= np.maximum(_shade(land, dusk) * texture, 0.05)
     view *= light[:, None, None]
     air = noise.uniform(0, 1)
     view += (40 * air + (120 + 1100 * air * air * air) * dusk) * _SKYLIGHT[:, None, None]
     view = _blur(view)
-    view *= 1 + 0.008 * noise.normals(len(view), size, size)
+    view *= 1 + 0.008 * noise.white(len(view), land.ground.shape)
     return view
 
 
@@ -164,7 +167,6 @@ def _crowns(land: Land, weather: Weather, month: int, snow: Array) -> Array:
 
 def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int, snow: Array) -> Array:
     """Compute the reflectance of the open ground, (10, H, W), DN, with its snow."""
-    size = len(land.ground)
     green = float(weather.green[month])
     wet = 1 - (1 - green) * float(weather.moisture[month]) * _WET
     dormant = np.ascontiguousarray(_DORMANT_GROUND.T) * wet[:, None]
@@ -177,7 +179,7 @@ def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int, snow: 
     ground *= 1 + np.where(is_field, 0.7, 0.12) * (land.parcel - 0.5)
     amount = float(weather.snow[month])
     if amount > 0:
-        patches = 4 * (amount - 0.5) + 0.8 * noise.rough(size, 20.0, 4)
+        patches = 4 * (amount - 0.5) + 0.8 * noise.rough(land.ground.shape, 20.0, 4)
         lying = np.clip(patches, 0, 1) * np.array([0.95, 0.95, 1, 1, 0.7, 0.6, 1])[land.ground]
         brightness = noise.uniform(0.85, 1.05)
         ground += lying * (brightness * snow[:, None, None] - ground)
@@ -201,9 +203,17 @@ def _blur(view: Array) -> Array:
     return blurred
 
 
-def _swath(noise: NoiseSource, size: int) -> npt.NDArray[np.bool_]:
-    """Draw where the image has data: now and then the edge of a swath crosses the chip."""
-    at_edge = noise.uniform(0, 1) < 0.015
-    lean, position = noise.uniform(-0.5, 0.5), noise.uniform(0.1, 0.9) * size
-    axis = np.arange(size)
-    return np.asarray((axis + lean * axis[:, None] < position) | (not at_edge))
+def _swath(noise: NoiseSource, shape: Shape) -> npt.NDArray[np.bool_]:
+    """Draw where the image has data.
+
+    Now and then the edge of a swath crosses a chip. A landscape is crossed by swaths, one beside
+    the other, with narrow gaps: so that a pixel is as seldom without data as one of a chip.
+    """
+    at_edge = noise.uniform(0, 1) < _EDGE_CHANCE
+    lean, position = noise.uniform(-0.5, 0.5), noise.uniform(0.1, 0.9)
+    rows, columns = noise.count_pixels(shape)
+    across = columns + lean * rows[:, None]
+    if noise.is_endless:
+        gap_px = _SWATH_PX * _EDGE_CHANCE / 2
+        return np.asarray((across - position * _SWATH_PX) % _SWATH_PX >= gap_px)
+    return np.asarray((across < position * shape[1]) | (not at_edge))
