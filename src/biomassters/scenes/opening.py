@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from biomassters.errors import ParamsError, SceneError
-from biomassters.params.reading import read_document
+from biomassters.params.reading import read_document, validate_document
 from biomassters.scenes.scene import Scene
 
 SOURCES = ("rasters", "stac", "synthetic")
@@ -33,6 +33,11 @@ def _open(path: Path) -> Scene:
     # Each imports its own library, of which a scene needs one.
     document = read_document(path)
     source = document.get("source")
+    if source == "synthetic":
+        from biomassters.scenes.description import SyntheticDescription
+        from biomassters.scenes.synthetic import open_synthetic_scene
+
+        return open_synthetic_scene(validate_document(SyntheticDescription, document, path), path)
     raise SceneError(
         f"expected one of {', '.join(SOURCES)}, got {source!r}, at {path}: source; mend it"
     )
