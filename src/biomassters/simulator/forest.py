@@ -119,7 +119,7 @@ def _draw_cells(noise: NoiseSource, shape: Shape, spacing_px: float, warp_px: fl
     sites = noise.place_sites(shape, spacing_px)
     warp = noise.smooth(shape, spacing_px, 2) * warp_px
     warp += noise.smooth(shape, 4.0, 2) * min(warp_px, 2.0) * 0.4
-    rows, columns = noise.count_pixels(shape)
+    rows, columns = noise.number_pixels(shape)
     y = (rows / spacing_px + 2.5)[:, None] + warp[0] / spacing_px
     x = (columns / spacing_px + 2.5) + warp[1] / spacing_px
     site_y = np.arange(sites.row, sites.row + sites.height)[:, None] + noise.uniforms_at(sites)[0]

@@ -23,6 +23,7 @@ _SPLINE_STD: Final = 151 / 315
 """Standard deviation of a cubic B-spline through independent unit normals on a square lattice."""
 _UNIFORM_SUM_STD: Final = 65536.0 / math.sqrt(3.0)
 """Standard deviation of the sum of four uniform 16-bit integers."""
+_TWO_QUARTERS: Final = np.uint64(0x0000FFFF0000FFFF)
 _PERIOD: Final = 2**128
 """After which PCG64 repeats itself."""
 _ROW_STRIDE: Final = 210306068529402873165736369884012333109
@@ -94,7 +95,7 @@ class NoiseSource:
         words = self._words.random_raw(n_fields * window.height * window.width)
         return words.reshape(n_fields, window.height, window.width)
 
-    def count_pixels(self, shape: Shape) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    def number_pixels(self, shape: Shape) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return the rows and the columns of the pixels."""
         row, column = self.origin
         return np.arange(row, row + shape[0]), np.arange(column, column + shape[1])
@@ -138,7 +139,7 @@ class NoiseSource:
         """
         lattice = self.place_lattice(shape, scale_px, 5)
         knots = self.normals_at(lattice, n_fields)
-        pixel_rows, pixel_columns = self.count_pixels(shape)
+        pixel_rows, pixel_columns = self.number_pixels(shape)
         first_row, row_weights = _spline(pixel_rows, scale_px, self.uniform(0, 1))
         first_column, column_weights = _spline(pixel_columns, scale_px, self.uniform(0, 1))
         first_row -= lattice.row
@@ -245,12 +246,15 @@ def _to_uniforms(words: Words) -> Array:
 
 
 def _to_normals(words: Words) -> Array:
-    quarters = words.astype("<u8", copy=False).view("<u2").reshape(-1, 4)
-    total = quarters[:, 0].astype(np.float64)
-    for quarter in range(1, 4):
-        total += quarters[:, quarter]
-    normals: Array = (total - 2 * 65535.0) / _UNIFORM_SUM_STD
-    return normals.reshape(words.shape)
+    # The sum of the four 16-bit integers of each word: first two and two, then all.
+    sums = words & _TWO_QUARTERS
+    sums += (words >> np.uint64(16)) & _TWO_QUARTERS
+    sums += sums >> np.uint64(32)
+    sums &= np.uint64(0xFFFFFFFF)
+    normals: Array = sums.view(np.int64).astype(np.float64)
+    normals -= 2 * 65535.0
+    normals /= _UNIFORM_SUM_STD
+    return normals
 
 
 def _spline(

@@ -36,9 +36,10 @@ def simulate_s1(area: Area, land: Land, weather: Weather) -> npt.NDArray[np.floa
         powers = _month_powers(noise, land, weather, month)
         speckle = gamma_factor(noise.grain(N_S1, area.shape), _LOOKS)
         offset_db = 0.3 * noise.uniforms(N_S1, 1, 1) - 0.15
-        level_db = decibels(powers[[0, 1, 0, 1]] * factors * speckle) + offset_db
-        present = weather.s1_present[month].repeat(2)
-        backscatter[month, present] = np.rint(level_db[present] * 100) / 100
+        for band in np.flatnonzero(weather.s1_present[month].repeat(2)):
+            power = powers[band % 2] * factors[band] * speckle[band]
+            level_db = decibels(power) + offset_db[band]
+            backscatter[month, band] = np.rint(level_db * 100) / 100
     return backscatter
 
 

@@ -97,7 +97,8 @@ def simulate_s2(area: Area, land: Land, weather: Weather) -> npt.NDArray[np.uint
         probability = mistake_for_clouds(noise, clear, dusk, land)
         image, probability = add_clouds(noise, clear, probability, int(month), light / sun)
         seen = _swath(noise, area.shape)
-        images[month, :CLP] = np.rint(np.clip(image, 1, _MAX_DN)) * seen
+        for band, view in enumerate(image):
+            images[month, band] = np.rint(np.clip(view, 1, _MAX_DN)) * seen
         images[month, CLP] = np.where(seen, np.rint(probability), CLP_NODATA)
     return images
 
@@ -119,15 +120,22 @@ def _clear_view(
     crowns = _crowns(land, weather, month, snow)
     # A low sun hardly reaches the ground between tall trees.
     lit = 1 - 0.5 * land.depth - 1.4 * dusk * _northward_shadow(land.depth)
-    ground = _ground(noise, land, weather, month, snow) * np.maximum(lit, 0.1)
-    view = ground + land.cover * (crowns - ground)
+    lit = np.maximum(lit, 0.1)
+    view = _ground(noise, land, weather, month, snow)
     texture = 1 + 0.08 * land.clumps[0] + 0.035 * noise.grain(1, land.ground.shape)[0]
-    view *= np.maximum(_shade(land, dusk) * texture, 0.05)
-    view *= light[:, None, None]
+    shade = np.maximum(_shade(land, dusk) * texture, 0.05)
     air = noise.uniform(0, 1)
-    view += (40 * air + (120 + 1100 * air * air * air) * dusk) * _SKYLIGHT[:, None, None]
-    view = _blur(view)
-    view *= 1 + 0.008 * noise.white(len(view), land.ground.shape)
+    veil = (40 * air + (120 + 1100 * air * air * air) * dusk) * _SKYLIGHT
+    shimmer = noise.white(len(view), land.ground.shape)
+    # Band by band: an image stays in the processor's cache, all ten do not.
+    for band, image in enumerate(view):
+        image *= lit
+        image += land.cover * (crowns[band] - image)
+        image *= shade
+        image *= light[band]
+        image += veil[band]
+        image[:] = _blur(image, fine=band in _FINE_BANDS)
+        image *= 1 + 0.008 * shimmer[band]
     return view
 
 
@@ -161,8 +169,14 @@ def _crowns(land: Land, weather: Weather, month: int, snow: Array) -> Array:
     spectra = _DORMANT_CROWN + vigour[:, None] * (_SUMMER_CROWN - _DORMANT_CROWN)
     # Snow on crowns lies between shadows: some 70 % of its brightness on level ground is seen.
     spectra = spectra + float(weather.crown_snow[month]) * (0.7 * snow - spectra)
-    crowns = sum(spectra[kind][:, None, None] * share for kind, share in enumerate(land.species))
-    return np.asarray(crowns * (1.25 - 0.75 * land.depth) * (0.93 + 0.14 * land.parcel))
+    pine, spruce, birch = land.species
+    tone, look = 1.25 - 0.75 * land.depth, 0.93 + 0.14 * land.parcel
+    crowns = np.empty((N_S2 - 1, *land.ground.shape))
+    for image, colour in zip(crowns, spectra.T, strict=True):
+        image[:] = colour[0] * pine + colour[1] * spruce + colour[2] * birch
+        image *= tone
+        image *= look
+    return crowns
 
 
 def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int, snow: Array) -> Array:
@@ -175,32 +189,35 @@ def _ground(noise: NoiseSource, land: Land, weather: Weather, month: int, snow: 
     calendar = noise.uniform(-0.9, 0.9) * (land.parcel - 0.5)
     is_field = land.ground == Ground.FIELD
     vigour = np.clip(green + np.where(is_field, 1.6, 0.25) * calendar, 0, 1.3)
-    ground = dormant[:, land.ground] + vigour * growth[:, land.ground]
-    ground *= 1 + np.where(is_field, 0.7, 0.12) * (land.parcel - 0.5)
+    look = 1 + np.where(is_field, 0.7, 0.12) * (land.parcel - 0.5)
+    kind = land.ground.astype(np.intp)
+    ground = np.empty((N_S2 - 1, *land.ground.shape))
+    for band, image in enumerate(ground):
+        image[:] = dormant[band].take(kind) + vigour * growth[band].take(kind)
+        image *= look
     amount = float(weather.snow[month])
     if amount > 0:
         patches = 4 * (amount - 0.5) + 0.8 * noise.rough(land.ground.shape, 20.0, 4)
         lying = np.clip(patches, 0, 1) * np.array([0.95, 0.95, 1, 1, 0.7, 0.6, 1])[land.ground]
         brightness = noise.uniform(0.85, 1.05)
-        ground += lying * (brightness * snow[:, None, None] - ground)
+        for image, white in zip(ground, brightness * snow, strict=True):
+            image += lying * (white - image)
     return ground
 
 
-def _blur(view: Array) -> Array:
-    """Smooth the bands of 10 m as the optics do, and those of 20 m over 2 x 2 pixels.
+def _blur(image: Array, *, fine: bool) -> Array:
+    """Smooth a band of 10 m, (H, W), as the optics do, and one of 20 m over 2 x 2 pixels.
 
     Source: the optics leave a tenth to a third of the contrast of single pixels (ESA's quality
     reports of Sentinel-2 give the modulation transfer at half the sampling rate).
     """
-    padded = np.pad(view, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows = padded[:, 1:] + padded[:, :-1]
-    quads = rows[:, :, 1:] + rows[:, :, :-1]
-    blurred = quads[:, 1:, 1:] / 4
-    fine = list(_FINE_BANDS)
-    corners = quads[fine]
-    corners = corners[:, 1:] + corners[:, :-1]
-    blurred[fine] = (view[fine] + (corners[:, :, 1:] + corners[:, :, :-1]) / 16) / 2
-    return blurred
+    padded = np.pad(image, 1, mode="edge")
+    rows = padded[1:] + padded[:-1]
+    quads = rows[:, 1:] + rows[:, :-1]
+    if not fine:
+        return np.asarray(quads[1:, 1:] / 4)
+    corners = quads[1:] + quads[:-1]
+    return np.asarray((image + (corners[:, 1:] + corners[:, :-1]) / 16) / 2)
 
 
 def _swath(noise: NoiseSource, shape: Shape) -> npt.NDArray[np.bool_]:
@@ -211,7 +228,7 @@ def _swath(noise: NoiseSource, shape: Shape) -> npt.NDArray[np.bool_]:
     """
     at_edge = noise.uniform(0, 1) < _EDGE_CHANCE
     lean, position = noise.uniform(-0.5, 0.5), noise.uniform(0.1, 0.9)
-    rows, columns = noise.count_pixels(shape)
+    rows, columns = noise.number_pixels(shape)
     across = columns + lean * rows[:, None]
     if noise.is_endless:
         gap_px = _SWATH_PX * _EDGE_CHANCE / 2
