@@ -6,11 +6,10 @@ A tile that lies there with the same fingerprint is not made again, whatever end
 import sys
 from pathlib import Path
 
-from biomassters.mapping.summary import write_summary
-
 from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.mapping.job import describe_job
 from biomassters.mapping.running import Means, make_map
+from biomassters.mapping.summary import write_summary
 from biomassters.params import sections
 from biomassters.params.map_sections import ChipSize, MapParams, parse_scene
 from biomassters.params.reading import read_params
@@ -41,9 +40,8 @@ def main() -> None:
             predict=params.predict,
             map_params=params.map,
         )
-        run = make_map(job, Means())
-        print(run.describe())
-        write_summary(run, METRICS)
+        print(make_map(job, Means()).describe())
+        write_summary(job.folder, METRICS)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """Twenty kill -9 on the way: what is made stays, is whole, and is what an undisturbed run makes."""
 
 import os
-import random
 import signal
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from example_scenes import ArrayScene, make, make_job, read_map
 from forked_scripts import CONTEXT
 from waiting import happens
 
-from biomassters.mapping.job import Mapper, MapJob
+from biomassters.mapping.job import MapJob, Mapper
 from biomassters.mapping.layout import list_tiles
 from biomassters.mapping.making import make_tiles
 from biomassters.mapping.parts import cut_tiles
@@ -34,7 +34,7 @@ def make_and_be_killed(job: MapJob) -> None:
     torch.set_num_threads(1)
     mapper = Mapper(job, ArrayScene(GRID), torch.device("cpu"))
     assert mapper.fingerprint
-    chance = random.Random(7)
+    chance = np.random.default_rng(7)
     for _ in range(KILLS):
         n_before = len(list_tiles(job.folder))
         child = os.fork()

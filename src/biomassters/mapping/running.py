@@ -1,5 +1,6 @@
 """A map from its beginning to its end, by one process, several, or a cluster."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final
 from tqdm import tqdm
 
 from biomassters.errors import UnreadableRasterError, name_few
-from biomassters.mapping.finishing import finish_map
+from biomassters.mapping.finishing import add_up_zones, finish_map
 from biomassters.mapping.job import MapJob, Mapper, open_mapper
 from biomassters.mapping.making import Outcome, list_pending, make_tiles
 from biomassters.mapping.parts import WHOLE, Shard, cut_tiles
@@ -42,11 +43,13 @@ class MapRun:
     Attributes:
         n_tiles: Of the whole map.
         outcome: Of this run's tiles.
+        seconds: That these took, models and all.
         is_complete: Whether all tiles are there now, whoever made them.
     """
 
     n_tiles: int
     outcome: Outcome
+    seconds: float
     is_complete: bool
 
     def describe(self) -> str:
@@ -54,8 +57,8 @@ class MapRun:
         outcome = self.outcome
         text = f"{len(outcome.made)} of {self.n_tiles} tiles made"
         if outcome.made:
-            waited = outcome.waiting_s / max(outcome.seconds, 1e-9)
-            text += f" in {outcome.seconds:.1f} s (waiting for input {waited:.0%})"
+            waited = outcome.waiting_s / outcome.seconds
+            text += f" in {self.seconds:.1f} s (waiting for input: {waited:.0%} of it)"
         return text + ("" if self.is_complete else "; not all of the map is there yet")
 
 
@@ -74,7 +77,9 @@ def make_map(job: MapJob, means: Means, zones: Path | None = None) -> MapRun:
     """
     mapper = open_mapper(job)
     tiles = cut_tiles(mapper.scene.grid, job.tile_size)
+    started = time.monotonic()
     outcome = _make(mapper, means.shard.pick(tiles), means)
+    seconds = time.monotonic() - started
     if outcome.failed:
         raise UnreadableRasterError(
             f"expected to read what all tiles need, got {len(outcome.failed)} of {len(tiles)} tiles"
@@ -84,7 +89,9 @@ def make_map(job: MapJob, means: Means, zones: Path | None = None) -> MapRun:
     is_complete = not list_pending(mapper, tiles)
     if is_complete:
         finish_map(mapper, tiles)
-    return MapRun(n_tiles=len(tiles), outcome=outcome, is_complete=is_complete)
+        if zones is not None:
+            add_up_zones(mapper, zones)
+    return MapRun(n_tiles=len(tiles), outcome=outcome, seconds=seconds, is_complete=is_complete)
 
 
 def _make(mapper: Mapper, tiles: Sequence[Box], means: Means) -> Outcome:

@@ -33,6 +33,11 @@ def _open(path: Path) -> Scene:
     # Each imports its own library, of which a scene needs one.
     document = read_document(path)
     source = document.get("source")
+    if source == "stac":
+        from biomassters.scenes.stac.description import StacDescription
+        from biomassters.scenes.stac.stac_scene import open_stac_scene
+
+        return open_stac_scene(validate_document(StacDescription, document, path), path)
     if source == "synthetic":
         from biomassters.scenes.description import SyntheticDescription
         from biomassters.scenes.synthetic import open_synthetic_scene

@@ -46,21 +46,32 @@ class Pixels(NamedTuple):
 
 
 class Scene(Protocol):
-    """A scene that is open; `read` may be called by several threads at once.
+    """A scene that is open; `read` may be called by several threads at once."""
 
-    Attributes:
-        name: Of its file, without `.yaml`.
-        grid: Its pixels.
-        identity: 16 hex digits over all that decides its pixels' values.
-        period: Its first and its last day, ISO 8601.
-        bands: The names of the bands that it has in any month, as `store.bands` has them.
-    """
+    @property
+    def name(self) -> str:
+        """Of its file, without `.yaml`."""
+        ...
 
-    name: str
-    grid: Grid
-    identity: str
-    period: tuple[str, str]
-    bands: tuple[str, ...]
+    @property
+    def grid(self) -> Grid:
+        """Its pixels."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits over all that decides its pixels' values."""
+        ...
+
+    @property
+    def period(self) -> tuple[str, str]:
+        """Its first and its last day, ISO 8601."""
+        ...
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The names of the bands that it has in any month, as `store.bands` has them."""
+        ...
 
     def read(self, box: Box) -> Pixels:
         """Read a box; pixels beyond the scene's data are nodata.
