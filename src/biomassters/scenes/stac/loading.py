@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -12,7 +13,7 @@ from urllib.request import Request, urlopen
 import pystac
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from biomassters.errors import UnreadableRasterError
 from biomassters.scenes.grid import Box, Grid
@@ -72,10 +73,14 @@ _own_thread = _OwnThread()
 
 
 class _Silence(logging.Filter):
-    """Keeps from the log what odc-stac says of our failures: whole addresses, signatures too."""
+    """Keeps from logs what libraries say while we load: whole addresses, with their signatures."""
 
     def filter(self, _record: logging.LogRecord) -> bool:
         return not _own_thread.is_loading
+
+
+_silence = _Silence()
+_OUTSPOKEN: Final = ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._io")
 
 
 def load_block(
@@ -125,9 +130,9 @@ def _load(item: pystac.Item, load: Load, grid: Grid, box: Box) -> dict[str, NDAr
 @contextmanager
 def _hold_environment(options: dict[str, str]) -> Iterator[None]:
     """Set GDAL's options for this thread, and leave it as it was."""
-    logger = logging.getLogger("odc.loader._rio")
-    if not any(isinstance(known, _Silence) for known in logger.filters):
-        logger.addFilter(_Silence())
+    for name in _OUTSPOKEN:
+        logging.getLogger(name).addFilter(_silence)  # once: a logger has no filter twice
+    _ignore_nowhere()
     had_environment = rasterio.env.hasenv()
     _own_thread.is_loading = True
     try:
@@ -137,6 +142,17 @@ def _hold_environment(options: dict[str, str]) -> Iterator[None]:
         _own_thread.is_loading = False
         if not had_environment and rasterio.env.hasenv():
             rasterio.env.delenv()
+
+
+def _ignore_nowhere() -> None:
+    """Ignore rasterio's warning of rasters without a place, for good.
+
+    When it warps, rasterio makes one, and ignores its own warning for that moment; but warnings
+    are a matter of the whole process, and another thread's moment may end just then.
+    """
+    known = ((entry[0], entry[2]) for entry in list(warnings.filters))
+    if ("ignore", NotGeoreferencedWarning) not in known:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
 
 
 def _try_patiently(
