@@ -33,6 +33,11 @@ def _open(path: Path) -> Scene:
     # Each imports its own library, of which a scene needs one.
     document = read_document(path)
     source = document.get("source")
+    if source == "rasters":
+        from biomassters.scenes.rasters.description import RasterDescription
+        from biomassters.scenes.rasters.opening import open_raster_scene
+
+        return open_raster_scene(validate_document(RasterDescription, document, path), path)
     if source == "stac":
         from biomassters.scenes.stac.description import StacDescription
         from biomassters.scenes.stac.stac_scene import open_stac_scene
