@@ -13,6 +13,9 @@ from biomassters.mapping.job import MapJob, Mapper, open_mapper
 from biomassters.mapping.making import Outcome, make_tiles
 from biomassters.scenes.grid import Box
 
+CONNECT_S: Final = 20
+"""That a scheduler may take to answer."""
+
 RETRIES: Final = 3
 """Of a task that fails, but for its rasters; that of a lost worker is done again anyway."""
 
@@ -39,7 +42,7 @@ def make_with_dask(
     from distributed import Client, KilledWorker, as_completed
 
     try:
-        client = Client(address, timeout="20s")  # type: ignore[no-untyped-call]
+        client = Client(address, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:  # a time-out is one
         raise BusyError(
             f"expected a Dask scheduler, got {type(error).__name__}: {error}, at {address}; start"

@@ -46,7 +46,7 @@ def finish_map(mapper: Mapper, tiles: Sequence[Box]) -> None:
     write_vrt(folder, grid, there)
     write_style(folder)
     write_catalogue(folder, grid, there, _list_facts(mapper))
-    draw_preview(folder, grid, mapper.scene.name, mapper.scene.period)
+    draw_preview(folder, grid, name=mapper.scene.name, period=mapper.scene.period)
     summary = {
         "fingerprint": fingerprint_cut(mapper, tiles),
         "scene": mapper.scene.name,

@@ -169,14 +169,18 @@ class Mapper:
             cleaning=job.cleaning,
             batch_size=job.predict.batch_size,
         )
+        self._is_settled = False
 
     def settle_engines(self) -> None:
         """Predict the window in the scene's middle, for nothing but its side effects.
 
         An engine that is not torch is held against it on the first window that it sees, and what
         memory a window takes is taken: the same window in every process that makes a part of the
-        map, so that all decide alike.
+        map, so that all decide alike. Once is enough.
         """
+        if self._is_settled:
+            return
+        self._is_settled = True
         extent, size = self.scene.grid.extent, self.job.window_size
         middle = Box(
             extent.row + (extent.height - size) // 2,
