@@ -129,3 +129,18 @@ def test_item_without_a_place_on_the_map_is_named(bbox: list[float] | None) -> N
     item.bbox = bbox
     with pytest.raises(SceneError, match=r"at a\.yaml: item a; take it out"):
         list_of(item)
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"s2": {"offsets": {"b": 0}}}, r"got b, at a\.yaml: s2\.offsets"),
+        ({"s2": {"assets": {"B2": "bleu"}}}, r"got bleu, .* a\.yaml: s2\.assets\.B2"),
+        ({"s1": {"assets": {"VH": "hv"}}}, r"got hv, .* a\.yaml: s1\.assets\.VH"),
+    ],
+)
+def test_names_that_no_item_has_are_refused(section: dict[str, object], told: str) -> None:
+    changed = StacDescription.model_validate({**DESCRIPTION.model_dump(), **section})
+    items = make_item("a", S2, ("red", "scl")), make_item("r", S1, ("vv",))
+    with pytest.raises(SceneError, match=told):
+        list_of(*items, s1=changed.s1, s2=changed.s2)

@@ -4,11 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pystac
 import pytest
 import rasterio
 from numpy.typing import NDArray
+from s3_server import BUCKET, run_service
 from stac_examples import CORNER, Raster, lay_raster, make_item, serve_assets, write_cog
 
 from biomassters.errors import UnreadableRasterError
@@ -133,6 +135,31 @@ def test_bytes_that_came_damaged_are_asked_for_again(tmp_path: Path, raster: Ras
             read(item)
         path.write_bytes(sound)
         np.testing.assert_array_equal(read(item), expect(raster))
+
+
+def test_s3_address_is_read_without_an_account(
+    tmp_path: Path, raster: Raster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_service(()) as port:
+        client = boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region_name="us-east-1",
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",  # noqa: S106
+        )
+        client.upload_file(str(tmp_path / "red.tif"), BUCKET, "a/red.tif")
+        client.put_object_acl(Bucket=BUCKET, Key="a/red.tif", ACL="public-read")
+        client.close()
+        monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{port}")
+        for name, value in (("HTTPS", "NO"), ("VIRTUAL_HOSTING", "FALSE")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+        np.testing.assert_array_equal(
+            read(name_asset(raster, f"s3://{BUCKET}/a/red.tif")), expect(raster)
+        )
+        with pytest.raises(UnreadableRasterError, match=rf"item A: s3://{BUCKET}/none\.tif"):
+            read(name_asset(raster, f"s3://{BUCKET}/none.tif"))
 
 
 def test_damaged_file_on_disk_is_named_at_once(tmp_path: Path, raster: Raster) -> None:

@@ -54,3 +54,12 @@ def test_items_that_lie_elsewhere_are_refused() -> None:
     for footprint in (FAR_AWAY, BESIDE_IT):
         with pytest.raises(SceneError, match=r"lie on the bounds \[350000.*EPSG:3067.*a\.yaml"):
             select_acquisitions(([], [make_s2(3, footprint)]), 2020, GRID, "a.yaml")
+
+
+def test_items_that_lack_bands_of_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    whole, partial = make_s2(3), make_s2(4)
+    for acquisition, names in ((whole, ("B2", "B4", "clouds")), (partial, ("B4", "clouds"))):
+        for name in names:
+            acquisition.item.add_asset(name, pystac.Asset(f"{name}.tif"))
+    select_acquisitions(([make_s1()], [whole, partial]), 2020, GRID, "a.yaml")
+    assert "a.yaml: item(s) without all of B2, B4: 4" in caplog.text

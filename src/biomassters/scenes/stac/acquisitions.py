@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ import rasterio.features
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
-from biomassters.errors import SceneError
+from biomassters.errors import SceneError, name_few
 from biomassters.scenes.grid import Box, Grid
 from biomassters.scenes.stac.assets import (
     POLARISATION_NAMES,
@@ -117,7 +117,33 @@ def list_acquisitions(
             s1.append(_describe_s1(item, path, description, grid, where))
         else:
             s2.append(_describe_s2(item, path, description, grid, where))
+    _check_names(description, s1, s2, where)
     return sorted(s1, key=_order), sorted(s2, key=_order)
+
+
+def _check_names(
+    description: StacDescription,
+    s1: list[S1Acquisition],
+    s2: list[S2Acquisition],
+    where: str,
+) -> None:
+    """Refuse names in the YAML that no item has: they would be passed over in silence."""
+    absent = sorted(set(description.s2.offsets) - {a.item.id for a in s2})
+    if absent:
+        raise SceneError(
+            f"expected ids of items, got {name_few(absent)}, at {where}: s2.offsets; mend or take"
+            " them out"
+        )
+    given: list[tuple[str, str, str, Sequence[Acquisition]]] = [
+        *(("s1", band, name, s1) for band, name in description.s1.assets.items()),
+        *(("s2", band, name, s2) for band, name in description.s2.assets.items()),
+    ]
+    for section, band, name, acquisitions in given:
+        if not any(band in acquisition.bands for acquisition in acquisitions):
+            raise SceneError(
+                f"expected an asset of the items, got {name}, which none has, at {where}:"
+                f" {section}.assets.{band}; mend it"
+            )
 
 
 def _order(acquisition: Acquisition) -> tuple[datetime, str]:
@@ -224,7 +250,9 @@ def _describe_shared(
             " it out"
         )
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    west, south, east, north = box
+    # A wide one: whether an item is read is decided by its footprint alone.
+    west, south, east, north = (a + b for a, b in zip(box, (-1, -1, 1, 1), strict=True))
+    south, north = max(south, -90.0), min(north, 90.0)
     ring = [(west, south), (east, south), (east, north), (west, north), (west, south)]
     kept = pystac.Item(item.id, {"type": "Polygon", "coordinates": [ring]}, box, when, {})
     for band, name in names.items():
@@ -235,7 +263,7 @@ def _describe_shared(
         "when": when,
         "month": (when.year - description.year) * 12 + when.month - 9,
         "footprint": _place(item, box, grid, where),
-        "facts": _tell_facts(item, names),
+        "facts": _tell_facts(item, names, when),
     }
 
 
@@ -266,7 +294,7 @@ def _place(
     return west, south, east, north
 
 
-def _tell_facts(item: pystac.Item, names: dict[str, str]) -> str:
+def _tell_facts(item: pystac.Item, names: dict[str, str], when: datetime) -> str:
     """Return what decides pixels: signatures change with each search, and decide none."""
 
     def keep(fields: dict[str, Any]) -> dict[str, Any]:
@@ -277,5 +305,5 @@ def _tell_facts(item: pystac.Item, names: dict[str, str]) -> str:
         band: (redact(item.assets[name].href), keep(item.assets[name].extra_fields))
         for band, name in names.items()
     }
-    facts = (item.id, str(item.properties.get("datetime")), keep(item.properties), assets)
+    facts = (item.id, when.isoformat(), keep(item.properties), assets)
     return json.dumps(facts, sort_keys=True, default=str)

@@ -1,9 +1,10 @@
 """Which acquisitions make a scene: those of its twelve months that lie on it."""
 
 import logging
+from collections.abc import Sequence
 from typing import TypeVar
 
-from biomassters.errors import SceneError
+from biomassters.errors import SceneError, name_few
 from biomassters.scenes.grid import Grid
 from biomassters.scenes.stac.acquisitions import Acquisition, Found
 from biomassters.scenes.stac.loading import BLOCK
@@ -35,6 +36,7 @@ def select_acquisitions(found: Found, year: int, grid: Grid, where: str) -> Foun
     for acquisitions, sensor in zip(placed, ("Sentinel-1", "Sentinel-2"), strict=True):
         if not acquisitions:
             log.warning("%s: no items of %s: its bands are nodata in all months", where, sensor)
+        _tell_partial(acquisitions, where)
     return placed
 
 
@@ -49,6 +51,14 @@ def _select_place(acquisitions: list[AcquisitionT], grid: Grid, where: str) -> l
     kept = [a for a in acquisitions if a.touches(grid, grid.extent.grow(BLOCK))]
     _tell_left_out(len(acquisitions) - len(kept), "do not lie on it", where)
     return kept
+
+
+def _tell_partial(acquisitions: Sequence[Acquisition], where: str) -> None:
+    bands = {band for a in acquisitions for band in a.bands}
+    partial = [a.item.id for a in acquisitions if set(a.bands) != bands]
+    if partial:
+        few = name_few(partial)
+        log.warning("%s: item(s) without all of %s: %s", where, ", ".join(sorted(bands)), few)
 
 
 def _tell_left_out(n_items: int, why: str, where: str) -> None:
