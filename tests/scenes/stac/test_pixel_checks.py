@@ -120,3 +120,24 @@ def test_uncalibrated_backscatter_is_refused(tmp_path: Path) -> None:
     write_items(tmp_path / "items.json", [write_s1_item(tmp_path, "R", "2021-06-03", rasters)])
     with pytest.raises(SceneError, match=r"uncalibrated DN of GRD, at .*item R: VV"):
         open_scene(tmp_path)
+
+
+def test_gamma0_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    item = write_s1_item(tmp_path, "R", "2021-06-03", make_s1(0))
+    item.collection_id = "sentinel-1-rtc"
+    write_items(tmp_path / "items.json", [item])
+    with caplog.at_level(logging.WARNING):
+        open_scene(tmp_path)
+    assert "a.yaml: looks like gamma0" in caplog.text
+
+
+def test_items_beside_the_map_are_not_looked_at(tmp_path: Path) -> None:
+    write_s2(tmp_path, make_s2(0, raw=1000))
+    with pytest.raises(SceneError, match="item A"):
+        open_scene(tmp_path)
+    beside = write_s2_item(tmp_path, "B", "2021-06-03", make_s2(0))
+    aside = write_s2_item(tmp_path, "A", "2021-06-03", make_s2(0, raw=1000))
+    assert aside.bbox is not None
+    aside.bbox = [aside.bbox[2] + 0.01, aside.bbox[1], aside.bbox[2] + 0.02, aside.bbox[3]]
+    write_items(tmp_path / "items.json", [aside, beside])
+    assert open_scene(tmp_path).bands

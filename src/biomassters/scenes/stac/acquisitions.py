@@ -69,10 +69,13 @@ class S1Acquisition(Acquisition):
     Attributes:
         is_ascending: The direction of its orbit.
         swath: What the items of one pass have in common: they overlap, and count once.
+        is_gamma0: Whether its collection is one of gamma0: sigma0 over the cosine of the angle of
+            incidence, which is 29 to 46 degrees.
     """
 
     is_ascending: bool
     swath: str
+    is_gamma0: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ def _describe_s1(
         **shared,
         is_ascending=orbit == _ORBITS[0],
         swath=f"{orbit} {item.properties.get('platform')} {passage} {shared['when'].date()}",
+        is_gamma0=str(item.collection_id).lower().endswith("-rtc"),
     )
 
 

@@ -42,7 +42,13 @@ def check_s1(
         SceneError: It looks like another one.
         UnreadableRasterError: A sample cannot be read.
     """
-    for acquisition in _choose({"": acquisitions}):
+    if any(acquisition.is_gamma0 for acquisition in acquisitions):
+        log.warning(
+            "%s: looks like gamma0 (a collection of Sentinel-1 RTC), 0.6 to 1.6 dB above the sigma0"
+            " of Earth Engine's GRD, which the competition seems to have had",
+            where,
+        )
+    for acquisition in _choose({"": acquisitions}, grid):
         load = Load(acquisition.bands, "float32", math.nan)
         for band, values in _sample(acquisition, load, grid, patience).items():
             _judge_unit(values, description.s1.unit, f"{where}: item {acquisition.item.id}: {band}")
@@ -89,7 +95,7 @@ def check_s2(
     kinds: dict[str, list[S2Acquisition]] = {}
     for acquisition in acquisitions:
         kinds.setdefault(f"{acquisition.evidence} {acquisition.offset}", []).append(acquisition)
-    for acquisition in _choose(kinds):
+    for acquisition in _choose(kinds, grid):
         nir = "B8" if "B8" in acquisition.bands else "B8A"
         wanted = tuple(band for band in ("B4", nir) if band in acquisition.bands)
         load = Load(wanted or acquisition.bands[:1], "float32", 0)
@@ -142,14 +148,15 @@ def _judge_offset(
     raise SceneError(told)
 
 
-def _choose(kinds: dict[str, list[AcquisitionT]]) -> Iterator[AcquisitionT]:
-    """Yield the first few of each kind, those of the least clouds first."""
+def _choose(kinds: dict[str, list[AcquisitionT]], grid: Grid) -> Iterator[AcquisitionT]:
+    """Yield the first few of each kind that lie on the map, those of the least clouds first."""
 
     def cover(acquisition: AcquisitionT) -> float:
         return acquisition.cover if isinstance(acquisition, S2Acquisition) else 0.0
 
     for same in kinds.values():
-        yield from sorted(same, key=cover)[:SAMPLED]
+        on_it = (acquisition for acquisition in same if acquisition.touches(grid, grid.extent))
+        yield from sorted(on_it, key=cover)[:SAMPLED]
 
 
 def _sample(
