@@ -10,6 +10,7 @@ from example_tiles import lay_metres
 
 from biomassters.errors import SceneError
 from biomassters.mapping.zones import read_zones
+from biomassters.scenes.grid import Grid
 
 GRID = lay_metres(200, 300)
 WEST, SOUTH, EAST, NORTH = GRID.bounds(GRID.extent)
@@ -132,3 +133,10 @@ def test_what_is_no_geojson_is_refused(tmp_path: Path, content: bytes | None, me
         path.write_bytes(content)
     with pytest.raises(SceneError, match=message):
         read_zones(path, GRID)
+
+
+def test_map_in_a_crs_that_distorts_areas_is_refused(tmp_path: Path) -> None:
+    """At 62 degrees north web maps show areas 4.5 times as large as they are."""
+    mercator = Grid.from_bounds("EPSG:3857", 10.0, (2.9e6, 8.86e6, 2.91e6, 8.87e6), "a.yaml")
+    with pytest.raises(SceneError, match=r"got EPSG:3857, where they are 4\.\d+ times as large"):
+        read_zones(write(tmp_path, feature()), mercator)

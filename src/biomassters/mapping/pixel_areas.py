@@ -50,6 +50,20 @@ def measure_sides(grid: Grid, box: Box) -> tuple[float, float]:
     return float(height), float(width)
 
 
+def measure_distortion(grid: Grid) -> float:
+    """Return how many times too large the CRS shows areas in the middle of a map.
+
+    It is 1 in degrees, of which areas are measured on the ellipsoid.
+    """
+    crs = pyproj.CRS.from_user_input(grid.crs)
+    if grid.is_geographic or crs.geodetic_crs is None:
+        return 1.0
+    west, south, east, north = grid.bounds(grid.extent)
+    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    place = to_degrees.transform((west + east) / 2, (south + north) / 2)
+    return float(pyproj.Proj(crs).get_factors(*place).areal_scale)
+
+
 @lru_cache
 def _measure_unit(crs: str) -> float:
     """Return the metres of the unit of a CRS."""

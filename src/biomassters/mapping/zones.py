@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import CRSError, ProjError
 
 from biomassters.errors import SceneError
+from biomassters.mapping.pixel_areas import measure_distortion
 from biomassters.scenes.grid import Grid
 
 LONGEST_EDGE_M: Final = 1000.0
@@ -28,6 +29,9 @@ LONGEST_EDGE_DEGREES: Final = 0.01
 
 MOST_EDGES: Final = 100_000
 """Of a polygon, after that: metres may be read as degrees by mistake."""
+
+MOST_DISTORTION: Final = 0.05
+"""Of areas in the map's CRS: tonnes are wrong by as much."""
 
 GEOJSON_CRS: Final = "OGC:CRS84"
 POLYGONS: Final = ("Polygon", "MultiPolygon")
@@ -72,8 +76,10 @@ def read_zones(path: Path, grid: Grid) -> Zones:
 
     Raises:
         SceneError: It is no GeoJSON, has anything but polygons, one that crosses itself or lies
-            beyond the map, or names that are missing or not unique.
+            beyond the map, or names that are missing or not unique; or the map's CRS shows areas
+            far from true.
     """
+    _check_areas(path, grid)
     document = _read_document(path)
     crs = _read_crs(document, path)
     names = _name_features(document["features"], path)
@@ -94,6 +100,17 @@ def read_zones(path: Path, grid: Grid) -> Zones:
             )
     zones = tuple(Zone(*pair) for pair in zip(names, projected, strict=True))
     return Zones(path, document, zones)
+
+
+def _check_areas(path: Path, grid: Grid) -> None:
+    """Refuse what would make tonnes of a Mercator's areas."""
+    distortion = measure_distortion(grid)
+    if abs(distortion - 1) > MOST_DISTORTION:
+        raise SceneError(
+            f"expected a map whose CRS shows areas within {MOST_DISTORTION:.0%}, got {grid.crs},"
+            f" where they are {distortion:.3g} times as large, at {path}; map the scene in another"
+            " CRS, such as that of its UTM zone or EPSG:4326, to sum it up"
+        )
 
 
 def _read_document(path: Path) -> dict[str, Any]:
