@@ -187,6 +187,14 @@ def test_model_without_a_sensor_has_no_input_of_it(tmp_path: Path) -> None:
     assert only.input.shape == [-1, 12, 2, 256, 256]
 
 
+@pytest.mark.usefixtures("core_schemas")
+def test_map_without_tiles_is_a_collection_without_items(tmp_path: Path) -> None:
+    path = write_catalogue(tmp_path, lay_metres(90, 130), [], FACTS)
+    collection = pystac.Collection.from_file(str(path))
+    validate_core(collection)
+    assert list(collection.get_items()) == []
+
+
 def test_collection_has_the_files_of_the_map_that_are_there(tmp_path: Path) -> None:
     (tmp_path / "map.vrt").touch()
     collection = write_map(tmp_path, lay_metres(64, 64))

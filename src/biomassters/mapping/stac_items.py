@@ -80,17 +80,16 @@ def write_catalogue(
     Args:
         folder: The map's.
         grid: The map's pixels.
-        tiles: Those that are there, one or more, in `tiles/` of the folder.
+        tiles: Those that are there, in `tiles/` of the folder.
         facts: What to say.
 
     Returns:
         The collection's file.
     """
     tiles = sorted(tiles, key=lambda tile: (tile[1].row, tile[1].column))
-    with rasterio.open(tiles[0][0]) as raster:
-        n_bands = raster.count
-    items = [_describe_tile(path.stem, grid, box, facts, n_bands) for path, box in tiles]
-    for (path, _), item in zip(tiles, items, strict=True):
+    for path, box in tiles:
+        with rasterio.open(path) as raster:
+            item = _describe_tile(path.stem, grid, box, facts, raster.count)
         _write_json(path.with_suffix(".json"), item.to_dict(transform_hrefs=False))
     whole = _outline(grid, grid.extent)
     start, end = (day.isoformat() for day in read_period(facts.period))

@@ -18,8 +18,8 @@ from biomassters.calibration.quantiles import Floats
 from biomassters.scenes.grid import Box
 from biomassters.store.bands import PIXEL_SIZE_M
 
-MOST_BLOCKS: Final = 1_000_000
-"""Of a zone's box; at 10 m, boxes of up to 100 km² are summed pixel by pixel."""
+MOST_BLOCKS: Final = 250_000
+"""Of a zone's box; at 10 m, boxes of up to 25 km² are summed pixel by pixel."""
 
 NEAR: Final = 2
 """Blocks, between which the correlation is the mean over pairs of pixels; beyond, that at the

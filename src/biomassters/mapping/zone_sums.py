@@ -166,10 +166,14 @@ def _cover(
         corners: West, south, east, north of the pixels.
         shape: Their height and width.
     """
-    if polygon.contains_properly(shapely.box(*corners)):
+    square = shapely.box(*corners)
+    if polygon.contains_properly(square):
         return np.ones(shape)
+    # Cut, so that a coast of a million corners is not gone through for each part.
+    pieces = shapely.get_parts(polygon.intersection(square))
+    inner = shapely.MultiPolygon([piece for piece in pieces if piece.geom_type == "Polygon"])
     pixels = NumPyRasterSource(np.zeros(shape, np.int8), *corners)
-    feature = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(polygon)}
+    feature = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(inner)}
     (found,) = exact_extract(pixels, feature, ["cell_id", "coverage"])
     share = np.zeros(shape)
     share.flat[found["properties"]["cell_id"]] = found["properties"]["coverage"]

@@ -121,7 +121,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise SceneError(
             f"expected zones, got {error.strerror or error}, at {path}; give a GeoJSON file"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SceneError(
             f"expected GeoJSON, got {type(error).__name__}: {error}, at {path}; convert the zones,"
             " for instance with `ogr2ogr zones.geojson ...`"
