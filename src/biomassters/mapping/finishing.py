@@ -1,6 +1,7 @@
 """What lies beside the tiles of a map, once all of them are there."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 from shapely.geometry import box as make_rectangle
 
+from biomassters.errors import SceneError
 from biomassters.mapping.job import Mapper, fingerprint_code
 from biomassters.mapping.layout import TILES, list_tiles, tile_path
 from biomassters.mapping.preview import draw_preview
@@ -15,12 +17,14 @@ from biomassters.mapping.qgis_style import write_style
 from biomassters.mapping.stac_items import MapFacts, write_catalogue
 from biomassters.mapping.stac_model import ModelFacts, Weights
 from biomassters.mapping.virtual_raster import write_vrt
-from biomassters.mapping.zone_files import describe_sum, write_zones
-from biomassters.mapping.zone_sums import sum_zones
-from biomassters.mapping.zones import Zone, Zones, read_zones
+from biomassters.mapping.zones.files import describe_sum, write_zones
+from biomassters.mapping.zones.polygons import Zone, Zones
+from biomassters.mapping.zones.sums import sum_zones
 from biomassters.processes.writing import write_whole
 from biomassters.scenes.grid import Box
 from biomassters.store.bands import BANDS
+
+log = logging.getLogger(__name__)
 
 SUMMARY: Final = "map.json"
 """The file of a map with its figures, and with the fingerprint of what it was finished for."""
@@ -77,20 +81,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def add_up_zones(mapper: Mapper, zones: Path) -> None:
-    """Write the biomass of each polygon of a GeoJSON, with its interval, beside a whole map.
+def add_up_zones(mapper: Mapper, zones: Zones) -> None:
+    """Write the biomass of each zone, with its interval, beside a whole map.
 
     Raises:
-        SceneError: The zones cannot be used.
+        SceneError: The map's CRS shows areas wrong.
     """
-    grid, calibration = mapper.scene.grid, mapper.calibration
-    read = read_zones(zones, grid)
-    write_zones(
-        mapper.job.folder,
-        read,
-        sum_zones(read, mapper.job.folder, grid, calibration),
-        calibration,
-    )
+    folder, calibration = mapper.job.folder, mapper.calibration
+    sums = sum_zones(zones, folder, mapper.scene.grid, calibration)
+    write_zones(folder, zones, sums, calibration)
 
 
 def _sum_up(mapper: Mapper) -> dict[str, float | None]:
@@ -98,7 +97,11 @@ def _sum_up(mapper: Mapper) -> dict[str, float | None]:
     grid, calibration = mapper.scene.grid, mapper.calibration
     extent = Zone("map", make_rectangle(*grid.bounds(grid.extent)))
     zones = Zones(mapper.job.folder, {}, (extent,))
-    (total,) = sum_zones(zones, mapper.job.folder, grid, calibration)
+    try:
+        (total,) = sum_zones(zones, mapper.job.folder, grid, calibration)
+    except SceneError as error:  # a CRS of which areas are no areas: a map all the same
+        log.warning("the map has no totals: %s", error)
+        return {}
     return describe_sum(total, calibration.level if calibration else None)
 
 

@@ -14,6 +14,7 @@ from biomassters.mapping.job import MapJob, Mapper, open_mapper
 from biomassters.mapping.making import Outcome, list_pending, make_tiles
 from biomassters.mapping.parts import WHOLE, Shard, cut_tiles
 from biomassters.mapping.workers import make_with_workers
+from biomassters.mapping.zones.polygons import read_zones
 from biomassters.scenes.grid import Box, measure_area
 
 KM2: Final = 1e6
@@ -76,6 +77,7 @@ def make_map(job: MapJob, means: Means, zones: Path | None = None) -> MapRun:
         ModelError, ChipDataError, ParamsError, BusyError: As the modules say that are used.
     """
     mapper = open_mapper(job)
+    read = None if zones is None else read_zones(zones, mapper.scene.grid)
     tiles = cut_tiles(mapper.scene.grid, job.tile_size)
     started = time.monotonic()
     outcome = _make(mapper, means.shard.pick(tiles), means)
@@ -89,8 +91,8 @@ def make_map(job: MapJob, means: Means, zones: Path | None = None) -> MapRun:
     is_complete = not list_pending(mapper, tiles)
     if is_complete:
         finish_map(mapper, tiles)
-        if zones is not None:
-            add_up_zones(mapper, zones)
+        if read is not None:
+            add_up_zones(mapper, read)
     return MapRun(n_tiles=len(tiles), outcome=outcome, seconds=seconds, is_complete=is_complete)
 
 

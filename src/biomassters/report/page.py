@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from biomassters.report.pictures import (
 from biomassters.report.section import Section
 from biomassters.report.tables import (
     Table,
+    describe_scene,
     format_figure,
     tabulate_conditions,
     tabulate_data,
@@ -105,6 +106,7 @@ def list_sections(run: Run) -> list[Section]:
     images = run.metrics / "evaluation/images"
     name = run.first_set or "test"
     return [
+        *_show_scenes(run),
         _show_maps(images, name),
         Section(
             anchor="results",
@@ -199,11 +201,26 @@ def _format_ends(figures: Mapping[str, Any], name: str, digits: int = 1) -> str:
     return f"95 %: {ends[0]:.{digits}f}…{ends[1]:.{digits}f}" if ends else ""
 
 
+def _show_scenes(run: Run) -> Iterator[Section]:
+    """Yield the maps of whole scenes, with what they hold."""
+    scenes = {name: read_json(run.metrics / f"maps/{name}.json") for name in run.params.maps}
+    pictures = [
+        picture
+        for name, figures in scenes.items()
+        for picture in find_picture(
+            run.metrics / f"maps/images/{name}.png",
+            f"Above-ground biomass of the scene {name}, and its standard deviation",
+            describe_scene(name, figures),
+        )
+    ]
+    yield Section(anchor="scenes", title="Whole scenes", pictures=pictures)
+
+
 def _show_maps(images: Path, name: str) -> Section:
     of = name_set(name)
     return Section(
         anchor="maps",
-        title="The maps",
+        title="Maps of chips",
         pictures=find_picture(
             images / f"panels_{name}.png",
             f"Sentinel-2, Sentinel-1, reference, prediction and error of some {of}",

@@ -80,6 +80,24 @@ def format_figure(figures: Mapping[str, Any], name: str, digits: int | None = No
     return text if not ends else f"{text} ({ends[0]:.{digits}f}…{ends[1]:.{digits}f})"
 
 
+def describe_scene(name: str, figures: Mapping[str, Any]) -> str:
+    """Return what the map of a scene holds, with its interval where it has one."""
+    mean = figures.get("agbm_mean_t_ha")
+    if mean is None:
+        return f"{name}: the map has no totals."
+    total = figures["agbm_total_t"] / 1e6
+    text = f"{name}: {figures['mapped_ha'] / 100:.0f} km² with {mean:.0f} t/ha"
+    if "interval_level" not in figures:
+        return f"{text}, {total:.3g} million t of above-ground biomass."
+    ends = [f"{figures[f'agbm_mean_{end}_t_ha']:.0f}" for end in ("lower", "upper")]
+    totals = [f"{figures[f'agbm_total_{end}_t'] / 1e6:.3g}" for end in ("lower", "upper")]
+    return (
+        f"{text} ({'…'.join(ends)}), {total:.3g} million t ({'…'.join(totals)}) of above-ground"
+        f" biomass; in brackets the {figures['interval_level']:.0%} interval of the whole, from the"
+        " correlation of errors."
+    )
+
+
 def tabulate_intervals(intervals: Mapping[str, Any], name: str) -> Table:
     """Return how many targets lie in their intervals, how wide these are, and a naive sum's."""
     rows = []

@@ -9,7 +9,7 @@ import shapely
 from example_tiles import lay_metres
 
 from biomassters.errors import SceneError
-from biomassters.mapping.zones import read_zones
+from biomassters.mapping.zones.polygons import read_zones
 from biomassters.scenes.grid import Grid
 
 GRID = lay_metres(200, 300)

@@ -12,10 +12,10 @@ from pyproj import Geod
 from shapely.geometry import mapping
 
 from biomassters.calibration.fitting import calibrate
-from biomassters.mapping import zone_sums
 from biomassters.mapping.virtual_raster import write_vrt
-from biomassters.mapping.zone_sums import ZoneSum, sum_zones
-from biomassters.mapping.zones import read_zones
+from biomassters.mapping.zones import sums
+from biomassters.mapping.zones.polygons import read_zones
+from biomassters.mapping.zones.sums import ZoneSum, sum_zones
 from biomassters.prediction.maps import Map
 from biomassters.scenes.grid import Grid
 
@@ -175,7 +175,7 @@ def test_sums_do_not_depend_on_the_parts_that_a_map_is_read_in(
 ) -> None:
     grid, agbm = lay_metres(90, 120), grow_forest(90, 120)
     (one,) = sum_up(tmp_path, grid, agbm, place(grid, *STAR))
-    monkeypatch.setattr(zone_sums, "PART_SIDE", 16)
+    monkeypatch.setattr(sums, "PART_SIDE", 16)
     (other,) = sum_up(tmp_path, grid, agbm, place(grid, *STAR))
     assert one.total_t == pytest.approx(other.total_t, rel=1e-12)
     np.testing.assert_allclose(one.interval or (), other.interval or (), rtol=1e-9)

@@ -8,9 +8,9 @@ from held_out_examples import draw_chips
 
 from biomassters.calibration.areas import AreaInterval
 from biomassters.calibration.fitting import calibrate
-from biomassters.mapping.zone_files import write_zones
-from biomassters.mapping.zone_sums import ZoneSum
-from biomassters.mapping.zones import Zone, Zones
+from biomassters.mapping.zones.files import write_zones
+from biomassters.mapping.zones.polygons import Zone, Zones
+from biomassters.mapping.zones.sums import ZoneSum
 
 CALIBRATION = calibrate(draw_chips(12), 0.8, {"fold-0": "0123456789abcdef"})
 

@@ -21,7 +21,7 @@ from biomassters.scenes.grid import Box, Grid
 from biomassters.scenes.scene import Pixels, make_nodata
 from biomassters.store.bands import BANDS
 
-UNCALIBRATED = Path(__file__).parents[2] / "presets/uncalibrated.json"
+UNCALIBRATED = Path(__file__).parents[3] / "presets/uncalibrated.json"
 PREDICT = PredictParams(
     models="final",
     calibration=str(UNCALIBRATED),

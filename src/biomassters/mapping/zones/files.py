@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from biomassters.calibration.calibration import Calibration
-from biomassters.mapping.zone_sums import ZoneSum
-from biomassters.mapping.zones import Zones
+from biomassters.mapping.zones.polygons import Zones
+from biomassters.mapping.zones.sums import ZoneSum
 from biomassters.processes.writing import write_whole
 
 GEOJSON: Final = "zones.geojson"
@@ -28,8 +28,8 @@ def write_zones(
 
     Args:
         folder: The map's.
-        zones: Of `zones.read_zones`.
-        sums: Of `zone_sums.sum_zones`, of the same zones.
+        zones: Of `polygons.read_zones`.
+        sums: Of `sums.sum_zones`, of the same zones.
         calibration: That of the sums.
 
     Returns:

@@ -22,8 +22,8 @@ from biomassters.calibration.quantiles import Floats
 from biomassters.errors import name_few
 from biomassters.mapping.pixel_areas import measure_polygon, measure_rows, measure_sides
 from biomassters.mapping.virtual_raster import VRT
-from biomassters.mapping.zone_errors import ErrorBlocks
-from biomassters.mapping.zones import Zone, Zones
+from biomassters.mapping.zones.errors import ErrorBlocks
+from biomassters.mapping.zones.polygons import Zone, Zones
 from biomassters.scenes.grid import Box, Grid
 
 PART_SIDE: Final = 1024

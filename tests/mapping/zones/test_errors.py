@@ -8,7 +8,7 @@ from biomassters.calibration.areas import AreaInterval
 from biomassters.calibration.calibration import Calibration
 from biomassters.calibration.correlation import Correlation, Structure
 from biomassters.calibration.fitting import calibrate
-from biomassters.mapping.zone_errors import ErrorBlocks
+from biomassters.mapping.zones.errors import ErrorBlocks
 from biomassters.scenes.grid import Box
 
 CALIBRATION = calibrate(draw_chips(12), 0.8, {"fold-0": "0123456789abcdef"})
