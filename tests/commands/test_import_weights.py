@@ -160,7 +160,7 @@ def test_double_precision_is_rounded_and_said_to_be(tmp_path: Path) -> None:
 )
 def test_backbone_is_found_under_its_name_of_today(named: str, chosen: str | None) -> None:
     from biomassters.commands.import_weights import _find_backbone
-    from biomassters.commands.published_weights import FoundWeights
+    from biomassters.commands.weights.published_weights import FoundWeights
 
     found = FoundWeights(
         kind="checkpoint", tensors={}, backbone=named, epoch=None, classes=frozenset()

@@ -18,10 +18,15 @@ import torch
 from torch import Tensor
 
 from biomassters.commands.backbone_search import count_differences, rank_backbones
-from biomassters.commands.legacy_archive import open_archive
-from biomassters.commands.published_weights import FoundWeights, find_weights, list_payload, refuse
 from biomassters.commands.tensor_differences import describe_differences, show
-from biomassters.commands.torch_archive import StoredTensor
+from biomassters.commands.weights.legacy_archive import open_archive
+from biomassters.commands.weights.published_weights import (
+    FoundWeights,
+    find_weights,
+    list_payload,
+    refuse,
+)
+from biomassters.commands.weights.torch_archive import StoredTensor
 from biomassters.errors import ModelError, name_few
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.encoder import REDUCTIONS

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from biomassters.commands.inert_pickle import Placeholder
-from biomassters.commands.legacy_archive import open_archive
-from biomassters.commands.torch_archive import StoredTensor
+from biomassters.commands.weights.inert_pickle import Placeholder
+from biomassters.commands.weights.legacy_archive import open_archive
+from biomassters.commands.weights.torch_archive import StoredTensor
 from biomassters.errors import ModelError
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 import torch
 from torch import Tensor
 
-from biomassters.commands.inert_pickle import Maker, Placeholder, read_pickle
+from biomassters.commands.weights.inert_pickle import Maker, Placeholder, read_pickle
 from biomassters.errors import ModelError
 
 MAX_PICKLE_BYTES: Final = 2**26

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from biomassters.commands.inert_pickle import Placeholder
-from biomassters.commands.torch_archive import (
+from biomassters.commands.weights.inert_pickle import Placeholder
+from biomassters.commands.weights.torch_archive import (
     MAX_PICKLE_BYTES,
     Storage,
     TorchArchive,

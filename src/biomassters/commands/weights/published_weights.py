@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from biomassters.commands.inert_pickle import Placeholder
-from biomassters.commands.torch_archive import DTYPES, StoredTensor
+from biomassters.commands.weights.inert_pickle import Placeholder
+from biomassters.commands.weights.torch_archive import DTYPES, StoredTensor
 from biomassters.errors import ModelError
 
 MODULE_PARTS: Final = ("_parameters", "_buffers", "_modules")

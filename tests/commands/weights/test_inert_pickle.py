@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from biomassters.commands.inert_pickle import Placeholder, read_pickle
+from biomassters.commands.weights.inert_pickle import Placeholder, read_pickle
 from biomassters.errors import ModelError
 
 MARKER = "executed"
@@ -196,7 +196,13 @@ def test_damaged_pickle_is_refused_in_one_line(data: bytes) -> None:
 def test_every_opcode_is_known_or_refused() -> None:
     import pickletools
 
-    from biomassters.commands.inert_pickle import _ALIASES, _CONSTANTS, _NEW, _TUPLES, _Machine
+    from biomassters.commands.weights.inert_pickle import (
+        _ALIASES,
+        _CONSTANTS,
+        _NEW,
+        _TUPLES,
+        _Machine,
+    )
 
     known = {*_ALIASES, *_CONSTANTS, *_NEW, *_TUPLES, "STOP"}
     assert {opcode.name for opcode in pickletools.opcodes} - known == {

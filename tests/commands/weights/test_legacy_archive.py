@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from biomassters.commands.inert_pickle import Placeholder
-from biomassters.commands.legacy_archive import START, LegacyArchive, open_archive
+from biomassters.commands.weights.inert_pickle import Placeholder
+from biomassters.commands.weights.legacy_archive import START, LegacyArchive, open_archive
 from biomassters.errors import ModelError
 
 MAGIC = int.from_bytes(START[2:12], "little")

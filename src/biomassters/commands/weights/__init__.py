@@ -1,0 +1,1 @@
+"""What others published as weights, read without running any of it."""
