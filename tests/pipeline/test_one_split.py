@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from reruns import ALL, FINGERPRINT, PREDICTION, list_stages_run
+from reruns import ALL, FINGERPRINT, MAPS, list_stages_run
 from tiny_training import build_tiny_model
 from workspace import Workspace, make_tiny_workspace
 
@@ -107,7 +107,7 @@ def test_test_chips_alone_need_weights_and_are_told_whence(
     untrained: tuple[Workspace, str, str],
 ) -> None:
     workspace, said, error = untrained
-    after = {"baselines", "robustness", "evaluate", "report"}
+    after = {"map@lakeland", "baselines", "robustness", "evaluate", "report"}
     assert list_stages_run(said) == {FINGERPRINT, *ALL.split()} - after
     for line in ("train: no train chips, nothing to fetch", "no train chips, nothing to train"):
         assert line in said.splitlines()
@@ -123,7 +123,7 @@ def test_test_chips_alone_are_mapped_with_imported_weights(
     workspace, _, _ = untrained
     import_weights(workspace)
     result = workspace.run("dvc", "repro")
-    expected = {"baselines", "robustness", *PREDICTION.split()}
+    expected = {"baselines", "robustness", *MAPS.split()}
     assert list_stages_run(result.stdout) == expected
     assert "no train chips, no validation and no training mean" in result.stdout
     assert "no train chips, no baseline to fit" in result.stdout.splitlines()

@@ -15,6 +15,7 @@ from reruns import (
     AFTER_TRAINING,
     ALL,
     FINGERPRINT,
+    MAPS,
     NOTHING,
     PREDICTION,
     TRAINING,
@@ -91,7 +92,7 @@ def test_litter_and_what_is_no_source_run_nothing(pipeline: Workspace, name: str
 PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"lr": 1e-5}, TRAINING),
     ({"seed": 1}, TRAINING),
-    ({"folds": [0, 1]}, "train@1 calibrate baselines predict evaluate report"),
+    ({"folds": [0, 1]}, f"train@1 calibrate baselines {MAPS}"),
     ({"data.chip_size": 64}, ALL),
     ({"cleaning": "winner"}, AFTER_FETCHING),
     ({"split.seed": 1}, f"{TRAINING} baselines"),
@@ -102,11 +103,12 @@ PARAMS: list[tuple[dict[str, Any], str]] = [
     ({"optimisation.batch_size": 3}, TRAINING),
     ({"train.epochs": 3}, TRAINING),
     ({"finetune.lr": 1e-5}, AFTER_TRAINING),
-    ({"calibration.level": 0.6}, f"calibrate {PREDICTION}"),
-    ({"predict.calibration": "presets/uncalibrated.json"}, f"{PREDICTION} robustness"),
-    ({"predict.tta": "none"}, f"{PREDICTION} robustness"),
-    ({"predict.clamp": False}, f"{PREDICTION} robustness"),
-    ({"predict.models": "folds"}, f"{PREDICTION} robustness"),
+    ({"calibration.level": 0.6}, f"calibrate {MAPS}"),
+    ({"predict.calibration": "presets/uncalibrated.json"}, f"{MAPS} robustness"),
+    ({"predict.tta": "none"}, f"{MAPS} robustness"),
+    ({"predict.clamp": False}, f"{MAPS} robustness"),
+    ({"predict.models": "folds"}, f"{MAPS} robustness"),
+    ({"map.overlap": 0.5}, "map@lakeland report"),
     ({"baselines.max_iter": 5}, "baselines evaluate report"),
     ({"robustness.conditions": ["no_clp"]}, "robustness report"),
 ]
@@ -163,6 +165,7 @@ DATA: list[tuple[str, Callable[[Path], None], str]] = [
         "fetch@test predict baselines robustness evaluate report",
     ),
     ("models/folds/fold-0.safetensors", add_a_space, TRAINING),
+    ("scenes/lakeland.yaml", rewrite_with_comments, "map@lakeland report"),
     ("models/final/final.safetensors", add_a_space, AFTER_TRAINING),
 ]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from reruns import ALL, FINGERPRINT, PREDICTION, TRAINING, list_stages_run
+from reruns import ALL, FINGERPRINT, MAPS, PREDICTION, TRAINING, list_stages_run
 from workspace import Workspace, kill_dvc_while_training
 
 from biomassters.calibration.calibration import read_calibration
@@ -55,12 +55,12 @@ def test_experiment_with_some_bands_with_quantiles_and_a_rate_that_yaml_reads_as
 
 def test_experiment_with_another_tta_only_predicts_and_evaluates(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "predict.tta=none")
-    assert list_stages_run(result.stdout) == {"robustness", *PREDICTION.split()}
+    assert list_stages_run(result.stdout) == {"robustness", *MAPS.split()}
 
 
 def test_further_fold_trains_alone(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "folds=[0,1]")
-    expected = {"train@1", "calibrate", "baselines", *PREDICTION.split()}
+    expected = {"train@1", "calibrate", "baselines", *MAPS.split()}
     assert list_stages_run(result.stdout) == expected
     validation = read_json(workspace.folder / "metrics/evaluation.json")["validation"]
     assert set(validation) == {"fold_0", "fold_1"}
@@ -82,7 +82,7 @@ def test_ensemble_of_folds_is_refused_while_another_folds_model_lies_about(
 def test_temporary_and_queued_experiments_leave_the_workspace_alone(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "--temp", "-S", "predict.batch_size=1")
     # On a CPU the maps are the same, and are not evaluated again.
-    assert list_stages_run(result.stdout) == {"robustness", "predict", "report"}
+    assert list_stages_run(result.stdout) == {"robustness", "predict", "map@lakeland", "report"}
     workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "predict.tta=dihedral")
     workspace.run("dvc", "exp", "run", "--run-all")
     assert "queued" in workspace.run("dvc", "exp", "list", "--name-only").stdout

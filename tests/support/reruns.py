@@ -14,12 +14,13 @@ from biomassters.params.reading import read_document
 
 FINGERPRINT = "fingerprint"
 ALL = (
-    "fetch@train fetch@test band_statistics train@0 finetune calibrate predict baselines robustness"
-    " evaluate report"
+    "fetch@train fetch@test band_statistics train@0 finetune calibrate predict map@lakeland"
+    " baselines robustness evaluate report"
 )
 """All stages but `fingerprint`."""
 PREDICTION = "predict evaluate report"
-AFTER_TRAINING = f"finetune robustness {PREDICTION}"
+MAPS = f"map@lakeland {PREDICTION}"
+AFTER_TRAINING = f"finetune robustness {MAPS}"
 TRAINING = f"train@0 calibrate {AFTER_TRAINING}"
 AFTER_STATISTICS = f"band_statistics {TRAINING}"
 AFTER_FETCHING = f"{AFTER_STATISTICS} baselines"

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from reruns import AFTER_STATISTICS, ALL, NOTHING, PREDICTION, TRAINING
+from reruns import AFTER_STATISTICS, ALL, MAPS, NOTHING, PREDICTION, TRAINING
 
 LOSSES = "biomassters/training/losses.py"
 PLOTS = "biomassters/evaluation/plots.py"
@@ -112,7 +112,7 @@ MEANING = {
         "biomassters/calibration/pixel_table.py",
         "N_BINS: Final = 10",
         "N_BINS: Final = 11",
-        "calibrate predict evaluate report",
+        f"calibrate {MAPS}",
     ),
     "a script": Edit(
         "predict.py",
@@ -125,6 +125,18 @@ MEANING = {
         "    cleaning: CleaningName\n",
         "    cleaning: str\n",
         PREDICTION,
+    ),
+    "how windows are blended": Edit(
+        "biomassters/mapping/windows.py",
+        "np.pi / 2 * phase) ** 2",
+        "np.pi / 2 * phase) ** 4",
+        "map@lakeland report",
+    ),
+    "a lazily imported source of scenes": Edit(
+        "biomassters/scenes/stac/loading.py",
+        "BLOCK: Final = 256",
+        "BLOCK: Final = 512",
+        "map@lakeland report",
     ),
     "a module of trees": Edit(
         "biomassters/baselines/composites.py",
