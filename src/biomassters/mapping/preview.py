@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from biomassters.mapping.pixel_areas import measure_sides
 from biomassters.mapping.qgis_style import COLOURS
@@ -36,11 +37,13 @@ PANELS: Final = (
 NODATA_COLOUR: Final = "#c8c8c8"
 
 WIDTH: Final = 9.0
-DPI: Final = 200
+DPI: Final = 160
 """Inches at most, and pixels an inch: a README shows it at half its size."""
 
 MOST_HEIGHT: Final = 6.5
 """Of a panel, inches; a longer map is drawn narrower."""
+
+N_COLOURS: Final = 128
 
 LEAST_WIDTH: Final = 3.2
 """Of a panel with its legend, inches."""
@@ -95,7 +98,10 @@ def draw_preview(folder: Path, grid: Grid, *, name: str, period: tuple[str, str]
     page = io.BytesIO()
     figure = _draw_page(images, grid, name, f"{period[0]} to {period[1]}; {_describe(grid)}")
     figure.savefig(page, format="png", dpi=DPI, metadata={"Software": None})
-    write_whole(folder / PREVIEW, page.getvalue())
+    with Image.open(page) as drawn, io.BytesIO() as small:
+        # A map is nearly noise to PNG: with few colours it takes a fifth of the bytes.
+        drawn.convert("RGB").quantize(N_COLOURS).save(small, "png", optimize=True)
+        write_whole(folder / PREVIEW, small.getvalue())
     return folder / PREVIEW
 
 
