@@ -69,10 +69,25 @@ class RasterServer:
 @contextlib.contextmanager
 def serve_folder(folder: Path) -> Iterator[RasterServer]:
     """Serve a folder for as long as the block runs."""
-    command = [sys.executable, "-u", __file__, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+    with _run(str(folder)) as port:
+        yield RasterServer(port)
+
+
+@contextlib.contextmanager
+def serve_s3() -> Iterator[int]:
+    """Run a real S3 service for as long as the block runs, and yield its port."""
+    with _run(stderr=subprocess.DEVNULL) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def _run(*arguments: str, stderr: int | None = None) -> Iterator[int]:
+    command = [sys.executable, "-u", __file__, *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=stderr
+    ) as process:
         try:
-            yield RasterServer(int(process.stdout.readline()))
+            yield int(process.stdout.readline())
         finally:
             process.stdin.close()  # at which it ends
             process.wait()
@@ -180,5 +195,14 @@ def _serve(folder: Path) -> None:
         sys.stdin.read()
 
 
+def _serve_s3() -> None:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    print(server.get_host_and_port()[1])  # noqa: T201
+    sys.stdin.read()
+
+
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))
+    _serve(Path(sys.argv[1])) if len(sys.argv) > 1 else _serve_s3()

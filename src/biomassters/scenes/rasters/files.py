@@ -171,6 +171,9 @@ def _explain(address: Address, words: str, n_tries: int) -> UnreadableRasterErro
     reason = _find_reason(words)
     if reason is not None:
         got, remedy = reason
+    elif address.is_remote and "does not exist" in words:
+        got = f"no such file, or no answer ({n_tries} tries)"
+        remedy = "mend the address, declare the month as absent, or run it again later"
     else:
         # GDAL's own words name the address as it opened it, with all its secrets.
         words = words.replace(address.gdal, address.shown).replace(address.written, address.shown)
