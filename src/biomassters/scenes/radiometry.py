@@ -231,8 +231,9 @@ def _judge_backscatter(low: float, median: float, band: int) -> FindingName | No
 def _find_fractions(s2: Array) -> Iterator[Finding]:
     months = []
     for month in range(N_MONTHS):
-        values = s2[month, :CLP][np.isfinite(s2[month, :CLP])]
-        is_judged = values.size >= ENOUGH and bool(values.any())
+        known = np.isfinite(s2[month, :CLP])
+        values = s2[month, :CLP][known]
+        is_judged = known.any(axis=0).sum() >= ENOUGH and values.any()
         if is_judged and np.percentile(values, 99) <= LARGEST_FRACTION:
             months.append(month)
     if months:
@@ -320,7 +321,7 @@ def _find_twins(sensor: str, values: Array) -> Iterator[Finding]:
     first: dict[bytes, int] = {}
     for month in range(N_MONTHS):
         known = values[month][np.isfinite(values[month])]
-        if known.size >= ENOUGH and known.min() < known.max():
+        if known.size >= ENOUGH and known.min() < known.max():  # not of one value, as by a defect
             other = first.setdefault(values[month].tobytes(), month)
             if other != month:
                 yield Finding(
