@@ -1,6 +1,6 @@
 """What a raster's header says: where it lies, and what its numbers are."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
@@ -9,6 +9,9 @@ from rasterio.io import DatasetReader
 from biomassters.errors import SceneError
 from biomassters.scenes.grid import Grid
 from biomassters.scenes.rasters.addresses import Address
+
+MISFIT: Final = 1e-3
+"""Of a pixel, by which a raster's pixels may miss the map's, from rounding."""
 
 
 class RasterHeader(NamedTuple):
@@ -96,13 +99,11 @@ def find_offset(header: RasterHeader, grid: Grid) -> tuple[int, int] | None:
 
     None = its pixels are not the map's: another CRS, resolution, rotation or origin.
     """
-    a, b, c, d, e, f = tuple(header.transform)[:6]
-    step = grid.resolution
-    tolerance = step * 1e-6  # times a file's width this is far below a pixel
-    if b or d or abs(a - step) > tolerance / 100 or abs(e + step) > tolerance / 100:
-        return None
-    row, column = round(-f / step), round(c / step)
-    if abs(column * step - c) > tolerance * 10 or abs(row * step + f) > tolerance * 10:
+    a, b, c, d, e, f = (value / grid.resolution for value in tuple(header.transform)[:6])
+    row, column = round(-f), round(c)
+    side = max(header.shape)
+    misfits = (a - 1) * side, (e + 1) * side, b * side, d * side, c - column, f + row
+    if max(map(abs, misfits)) > MISFIT:
         return None
     same = rasterio.CRS.from_wkt(header.crs) == rasterio.CRS.from_user_input(grid.crs)
     return (row, column) if same else None

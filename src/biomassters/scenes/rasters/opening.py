@@ -179,14 +179,14 @@ def _make_sources(
             points = 1 if offset else lattice.count_points(header)
         except SceneError as error:
             raise SceneError(f"{error}, at {address.shown} ({path})") from None
-        sources.append(Source(month, address, header, rule, offset, points))
+        cover = Box(*offset, *header.shape) if offset else lattice.cover(header)
+        sources.append(Source(month, address, header, rule, cover, points, offset is not None))
     return sources
 
 
 def _refuse_apart(grid: Grid, sources: Sequence[Source], path: Path) -> None:
     """Refuse a scene whose rasters all lie elsewhere."""
-    lattice = Lattice(grid)
-    if any(lattice.overlaps(source.header, grid.extent) for source in sources):
+    if any(source.cover.intersect(grid.extent) for source in sources):
         return
     extents = [
         f"{source.address.shown}: {', '.join(f'{value:.6g}' for value in source.header.bounds)}"

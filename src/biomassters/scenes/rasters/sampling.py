@@ -37,6 +37,7 @@ MOST_BLOCKS: Final = 64
 
 Array = NDArray[np.float64]
 Values = NDArray[np.float32]
+Index = NDArray[np.intp]
 
 
 class Places(NamedTuple):
@@ -80,14 +81,16 @@ class Lattice:
             )
         return points
 
-    def overlaps(self, header: RasterHeader, extent: Box) -> bool:
-        """Tell whether a raster has pixels within the box around an extent, in its own CRS."""
-        west, south, east, north = self.grid.bounds(extent)
+    def cover(self, header: RasterHeader) -> Box:
+        """Return a box with all pixels of the map that may lie in a raster, and some more."""
         other = rasterio.CRS.from_wkt(header.crs)
-        bounds = rasterio.warp.transform_bounds(self._crs, other, west, south, east, north)
-        west, south, east, north = header.bounds
-        apart = bounds[0] >= east or bounds[2] <= west or bounds[1] >= north or bounds[3] <= south
-        return not apart
+        bounds = rasterio.warp.transform_bounds(other, self._crs, *header.bounds, densify_pts=101)
+        west, south, east, north = (value / self.grid.resolution for value in bounds)
+        if not all(map(math.isfinite, (west, south, east, north))):
+            return self.grid.extent
+        row, column = math.floor(-north), math.floor(west)
+        box = Box(row, column, math.ceil(-south) - row, math.ceil(east) - column)
+        return box.grow(16 + max(box.shape) // 100)  # edges are bent between the points
 
     def locate(self, box: Box, header: RasterHeader, points: int) -> Places:
         """Return where the points of a box lie in a raster, ({box.height * points}, ...)."""
@@ -154,25 +157,53 @@ def take_nearest(values: Values, window: Box, places: Places) -> Values:
         window: Which pixels these are.
         places: Where the points lie in the raster.
     """
-    return _take(values, window, np.floor(places.rows), np.floor(places.columns))
+    index = _row_index(window, places.rows) + _column_index(window, places.columns)
+    return _take(_pad(values), index)
 
 
 def interpolate(values: Values, window: Box, places: Places) -> Values:
     """Return values between the four nearest pixels, (C, h, w); arguments as `take_nearest`."""
-    nearest = take_nearest(values, window, places)
-    top, left = np.floor(places.rows - 0.5), np.floor(places.columns - 0.5)
-    down, right = places.rows - 0.5 - top, places.columns - 0.5 - left
-    total = np.zeros(nearest.shape)
-    weights = np.zeros(nearest.shape)
-    for row, row_weight in ((top, 1 - down), (top + 1, down)):
-        for column, column_weight in ((left, 1 - right), (left + 1, right)):
-            corner = _take(values, window, row, column)
-            weight = np.where(np.isfinite(corner), row_weight * column_weight, 0)
-            total += np.where(weight > 0, corner, 0) * weight
-            weights += weight
+    padded = _pad(values)
+    known = np.isfinite(padded)
+    filled = np.where(known, padded, np.float32(0))
+    top, left = places.rows - 0.5, places.columns - 0.5
+    down = (top - np.floor(top)).astype(np.float32)
+    right = (left - np.floor(left)).astype(np.float32)
+    rows = ((_row_index(window, top), 1 - down), (_row_index(window, top + 1), down))
+    columns = ((_column_index(window, left), 1 - right), (_column_index(window, left + 1), right))
+    corners = [
+        (row + column, row_weight * column_weight)
+        for row, row_weight in rows
+        for column, column_weight in columns
+    ]
+    mixed = np.zeros((len(values), *places.rows.shape), np.float32)
+    for index, weight in corners:
+        mixed += _take(filled, index) * weight
+    nearest = _row_index(window, places.rows) + _column_index(window, places.columns)
+    for band, is_known in enumerate(known):
+        _mend_edges(mixed[band], is_known, nearest, corners)
+    return mixed
+
+
+def _mend_edges(
+    mixed: Values,
+    known: NDArray[np.bool_],
+    nearest: Index,
+    corners: list[tuple[Index, Values]],
+) -> None:
+    """Give unknown corners no weight, and make nodata where the nearest pixel is; of one band."""
+    all_known = np.ones(mixed.shape, np.bool_)
+    for index, _ in corners:
+        all_known &= np.take(known, index, mode="clip")
+    if all_known.all():
+        return
+    partly = ~all_known
+    total = np.zeros(int(partly.sum()), np.float32)
+    for index, weight in corners:
+        total += known[index[partly]] * weight[partly]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mixed = (total / weights).astype(np.float32)
-    return np.where(np.isfinite(nearest), mixed, np.float32(np.nan))
+        mixed[partly] /= total
+    np.copyto(mixed, np.float32(np.nan), where=~np.take(known, nearest, mode="clip"))
 
 
 def average_points(values: Values, points: int) -> Values:
@@ -195,12 +226,29 @@ def average_points(values: Values, points: int) -> Values:
         return np.asarray(total / count).astype(np.float32)
 
 
-def _take(values: Values, window: Box, rows: Array, columns: Array) -> Values:
-    inside = (rows >= window.row) & (rows < window.end_row)
-    inside &= (columns >= window.column) & (columns < window.end_column)
-    at_rows = np.where(inside, rows - window.row, 0).astype(np.intp)
-    at_columns = np.where(inside, columns - window.column, 0).astype(np.intp)
-    return np.where(inside, values[:, at_rows, at_columns], np.float32(np.nan))
+def _pad(values: Values) -> Values:
+    """Return values, (C, H, W), with a border of NaN, pixel by pixel: (C, (H + 2) * (W + 2))."""
+    padded = np.pad(values, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+    return padded.reshape(len(values), -1)
+
+
+def _take(padded: Values, index: Index) -> Values:
+    return np.stack([np.take(band, index, mode="clip") for band in padded])
+
+
+def _row_index(window: Box, rows: Array) -> Index:
+    """Return where rows begin in a padded window; those outside it are in its border."""
+    at = np.floor(rows)
+    at -= window.row - 1
+    np.clip(at, 0, window.height + 1, out=at)
+    at *= window.width + 2
+    return at.astype(np.intp)
+
+
+def _column_index(window: Box, columns: Array) -> Index:
+    at = np.floor(columns)
+    at -= window.column - 1
+    return np.clip(at, 0, window.width + 1, out=at).astype(np.intp)
 
 
 def _scale(cut: tuple[slice, slice], points: int) -> tuple[slice, slice]:

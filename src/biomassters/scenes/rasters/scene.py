@@ -15,7 +15,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from biomassters.dataset.files import FileError
-from biomassters.errors import SceneError
+from biomassters.errors import SceneError, name_few
 from biomassters.packing.decoding import store_backscatter
 from biomassters.scenes.grid import Box, Grid
 from biomassters.scenes.rasters.addresses import Address
@@ -29,7 +29,14 @@ from biomassters.scenes.rasters.sampling import (
     interpolate,
     take_nearest,
 )
-from biomassters.scenes.rasters.values import ValueRule, convert, find_blank, to_decibels, to_power
+from biomassters.scenes.rasters.values import (
+    BANDS_OF,
+    ValueRule,
+    convert,
+    find_blank,
+    to_decibels,
+    to_power,
+)
 from biomassters.scenes.scene import Pixels, make_nodata
 from biomassters.store.bands import CLP, N_MONTHS, N_S1, N_S2, S2_STORED_NODATA
 
@@ -44,16 +51,18 @@ class Source(NamedTuple):
         address: Where it lies.
         header: What it says of itself.
         rule: What its numbers are.
-        offset: Row and column of its first pixel on the map's lattice; None = it has another.
+        cover: The pixels of the map that may lie in it.
         points: That a pixel of the map takes from it, by row and by column.
+        is_plain: Whether its pixels are the map's, those of `cover`.
     """
 
     month: int
     address: Address
     header: RasterHeader
     rule: ValueRule
-    offset: tuple[int, int] | None
+    cover: Box
     points: int
+    is_plain: bool
 
 
 class Measurements(NamedTuple):
@@ -96,6 +105,7 @@ class RasterScene:
         self.period = period
         self.bands = bands
         self.sources = tuple(sources)
+        self._months = [[one for one in self.sources if one.month == n] for n in range(N_MONTHS)]
         self._files = files
         self._lattice = Lattice(grid)
 
@@ -114,63 +124,69 @@ class RasterScene:
             return pixels
         place = inside.within(box)
         for month in range(N_MONTHS):
-            s1, s2 = self._measure_month(inside, month)
-            try:
-                store_backscatter(s1, pixels.s1[month][:, *place])
-            except FileError as fault:
-                raise SceneError(
-                    f"expected {fault.expected}, got {fault.got}, at {self._name_s1(month)}; if it"
-                    " is no data, write `nodata:` beside `files`"
-                ) from None
-            store_reflectance(s2, pixels.s2[month][:, *place])
+            s1 = self._measure(inside, month, "S1")
+            if s1 is not None:
+                self._store_backscatter(s1, pixels.s1[month][:, *place], month)
+            s2 = self._measure(inside, month, "S2")
+            if s2 is not None:
+                store_reflectance(s2, pixels.s2[month][:, *place])
         return pixels
 
     def measure(self, box: Box) -> Measurements:
         """Read a box within the scene before rounding, as `read` does, to look at its values."""
-        months = [self._measure_month(box, month) for month in range(N_MONTHS)]
-        return Measurements(*(np.stack(arrays) for arrays in zip(*months, strict=True)))
+        s1 = np.full((N_MONTHS, N_S1, *box.shape), np.nan, np.float32)
+        s2 = np.full((N_MONTHS, N_S2, *box.shape), np.nan, np.float32)
+        for month in range(N_MONTHS):
+            for array, sensor in ((s1, "S1"), (s2, "S2")):
+                values = self._measure(box, month, sensor)
+                if values is not None:
+                    array[month] = values
+        return Measurements(s1, s2)
 
     def close(self) -> None:
         """Close its files; they are opened again when it is read."""
         self._files.close()
 
-    def _name_s1(self, month: int) -> str:
-        names = (
-            source.address.shown
-            for source in self.sources
-            if source.month == month and source.rule.sensor == "S1"
-        )
-        return ", ".join(names)
+    def _store_backscatter(self, s1: Array, out: NDArray[np.int16], month: int) -> None:
+        try:
+            store_backscatter(s1, out)
+        except FileError as fault:
+            names = [source.address.shown for source in self._list_sources(month, "S1")]
+            raise SceneError(
+                f"expected {fault.expected}, got {fault.got}, at {name_few(names)}; if it is no"
+                " data, write `nodata:` beside `files`"
+            ) from None
 
-    def _measure_month(self, box: Box, month: int) -> tuple[Array, Array]:
-        arrays = {
-            "S1": np.full((N_S1, *box.shape), np.nan, np.float32),
-            "S2": np.full((N_S2, *box.shape), np.nan, np.float32),
-        }
-        seen = {sensor: np.zeros(array.shape, np.bool_) for sensor, array in arrays.items()}
-        for source in self.sources:
-            sensor = source.rule.sensor
-            if source.month == month and not seen[sensor][source.rule.indices].all():
+    def _list_sources(self, month: int, sensor: str) -> list[Source]:
+        return [source for source in self._months[month] if source.rule.sensor == sensor]
+
+    def _measure(self, box: Box, month: int, sensor: str) -> Array | None:
+        """Return a month's values, (B, H, W); None = there are none in the box."""
+        laid: _Laid | None = None
+        for source in self._list_sources(month, sensor):
+            if laid is None or not laid.seen[source.rule.indices].all():
                 for part, values in self._read_source(source, box):
-                    where = (slice(None), *part.within(box))
-                    _lay(values, source.rule, arrays[sensor][where], seen[sensor][where])
-        _drop_blank(arrays["S2"])
-        return arrays["S1"], arrays["S2"]
+                    laid = laid or _Laid(len(BANDS_OF[source.rule.sensor]), box)
+                    laid.lay(values, source.rule, part)
+        if laid is None:
+            return None
+        if sensor == "S2":
+            _drop_blank(laid.values)
+        return laid.values
 
     def _read_source(self, source: Source, box: Box) -> Iterator[tuple[Box, Array]]:
         """Yield parts of a box, and their values in a file, (C, h, w)."""
-        if source.offset is None:
-            parts = [box] if source.points == 1 else box.split(BLOCK // source.points)
-            for part in parts:
-                values = self._resample(source, part)
-                if values is not None:
-                    yield part, values
+        common = box.intersect(source.cover)
+        if common is None:
             return
-        row, column = source.offset
-        common = box.intersect(Box(row, column, *source.header.shape))
-        if common is not None:
-            window = Box(common.row - row, common.column - column, *common.shape)
-            yield common, self._read_window(source, window)
+        if source.is_plain:
+            row, column = common.row - source.cover.row, common.column - source.cover.column
+            yield common, self._read_window(source, Box(row, column, *common.shape))
+            return
+        for part in [common] if source.points == 1 else common.split(BLOCK // source.points):
+            values = self._resample(source, part)
+            if values is not None:
+                yield part, values
 
     def _resample(self, source: Source, box: Box) -> Array | None:
         places = self._lattice.locate(box, source.header, source.points)
@@ -202,38 +218,59 @@ class RasterScene:
         return convert(*self._files.use(source.address, read), source.rule)
 
 
+class _Laid:
+    """What the files of a month have of a box, one laid under the other.
+
+    Attributes:
+        values: Of all bands of the sensor, (B, H, W), NaN = nodata.
+        seen: Which of these are measured, not blank, (B, H, W).
+    """
+
+    def __init__(self, n_bands: int, box: Box) -> None:
+        self.box = box
+        self.values = np.full((n_bands, *box.shape), np.nan, np.float32)
+        self.seen = np.zeros(self.values.shape, np.bool_)
+        self._begun: set[int] = set()
+
+    def lay(self, values: Array, rule: ValueRule, part: Box) -> None:
+        """Put a file's values, (C, h, w), where none of an earlier file are."""
+        place = part.within(self.box)
+        measured = ~find_blank(values, rule)
+        for value, band in zip(values, rule.indices, strict=True):
+            into, seen = self.values[band][place], self.seen[band][place]
+            if band not in self._begun and part == self.box:
+                into[:] = value
+                np.logical_and(np.isfinite(value), measured, out=seen)
+            else:
+                free = np.isfinite(value) & ~seen & (measured | ~np.isfinite(into))
+                np.copyto(into, value, where=free)
+                seen |= free & measured
+            self._begun.add(band)
+
+
 def store_reflectance(s2: Array, out: NDArray[np.uint16]) -> None:
     """Round reflectance and cloud probability to the store's units.
 
     Args:
-        s2: DN and percent, of any shape; NaN = nodata. What is below 0 becomes 0.
+        s2: DN and percent, (11, H, W); NaN = nodata. What is below 0 becomes 0. Modified.
         out: Gets the same, nodata as `bands.S2_STORED_NODATA`.
     """
-    known = np.isfinite(s2)
-    whole = np.clip(np.rint(np.where(known, s2, 0)), 0, S2_STORED_NODATA - 1)
-    out[:] = np.where(known, whole, S2_STORED_NODATA).astype(np.uint16)
-
-
-def _lay(values: Array, rule: ValueRule, into: Array, seen: NDArray[np.bool_]) -> None:
-    """Put a file's values where none of an earlier file are; modifies `into` and `seen`.
-
-    Args:
-        values: Of the file, (C, H, W).
-        rule: Whose bands these are.
-        into: Of all bands of the sensor, (B, H, W).
-        seen: Which of these are measured, not blank, (B, H, W).
-    """
-    blank = find_blank(values, rule)
-    for value, band in zip(values, rule.indices, strict=True):
-        fits = np.isfinite(value) & ~seen[band]
-        free = fits & (~blank | ~np.isfinite(into[band]))
-        into[band][free] = value[free]
-        seen[band] |= free & ~blank
+    for band, stored in zip(s2, out, strict=True):
+        nodata = np.isnan(band)
+        np.rint(band, out=band)
+        np.clip(band, 0, S2_STORED_NODATA - 1, out=band)
+        np.copyto(band, np.float32(S2_STORED_NODATA), where=nodata)
+        stored[:] = band.astype(np.uint16)
 
 
 def _drop_blank(s2: Array) -> None:
     """Make nodata of pixels with no reflectance but 0, (11, H, W); modifies it."""
-    reflectance = s2[:CLP]
-    known = np.isfinite(reflectance)
-    blank = known.any(axis=0) & ((reflectance == 0) | ~known).all(axis=0)
-    s2[:, blank] = np.nan
+    is_zero, has_any = np.ones((2, *s2.shape[1:]), np.bool_)
+    has_any[:] = False
+    for band in s2[:CLP]:
+        known = np.isfinite(band)
+        is_zero &= (band == 0) | ~known
+        has_any |= known
+    blank = is_zero & has_any
+    if blank.any():
+        s2[:, blank] = np.nan

@@ -161,16 +161,23 @@ def find_blank(values: Array, rule: ValueRule) -> Mask:
     """
     if rule.sensor == "S1":
         return np.asarray(~np.isfinite(values).any(axis=0))
-    of = values[rule.is_reflectance]
-    if not len(of):
+    is_reflectance = rule.is_reflectance
+    if not is_reflectance.any():
         return np.asarray(~np.isfinite(values).any(axis=0))
-    return np.asarray(((of == 0) | ~np.isfinite(of)).all(axis=0))
+    blank = np.ones(values.shape[1:], np.bool_)
+    for value, counts in zip(values, is_reflectance, strict=True):
+        if counts:
+            blank &= (value == 0) | ~np.isfinite(value)
+    return blank
 
 
 def _find_zeros(numbers: Numbers, rule: ValueRule) -> Mask:
     """Find the pixels with 0 in all numbers of reflectance, (H, W); nowhere if there is none."""
-    of = numbers[rule.is_reflectance]
-    return np.asarray((of == 0).all(axis=0) & bool(len(of)))
+    zeros = np.full(numbers.shape[1:], rule.is_reflectance.any())
+    for number, is_reflectance in zip(numbers, rule.is_reflectance, strict=True):
+        if is_reflectance:
+            zeros &= number == 0
+    return zeros
 
 
 def _convert_band(number: Numbers, rule: BandRule, unit: str, out: Array) -> None:
