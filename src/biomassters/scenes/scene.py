@@ -74,7 +74,7 @@ class Scene(Protocol):
         ...
 
     def read(self, box: Box) -> Pixels:
-        """Read a box; pixels beyond the scene's data are nodata.
+        """Read a box, also beyond the map's bounds; pixels beyond the scene's data are nodata.
 
         Law: a pixel has the same values in whatever box it is read.
 

@@ -110,7 +110,7 @@ class RasterScene:
         self._lattice = Lattice(grid)
 
     def read(self, box: Box) -> Pixels:
-        """Read a box; pixels beyond the scene's data are nodata.
+        """Read a box, also beyond the map's bounds; pixels beyond all files are nodata.
 
         Law: a pixel has the same values in whatever box it is read.
 
@@ -119,17 +119,13 @@ class RasterScene:
             SceneError: A value is none that a radar can measure.
         """
         pixels = make_nodata(box)
-        inside = box.intersect(self.grid.extent)
-        if inside is None:
-            return pixels
-        place = inside.within(box)
         for month in range(N_MONTHS):
-            s1 = self._measure(inside, month, "S1")
+            s1 = self._measure(box, month, "S1")
             if s1 is not None:
-                self._store_backscatter(s1, pixels.s1[month][:, *place], month)
-            s2 = self._measure(inside, month, "S2")
+                self._store_backscatter(s1, pixels.s1[month], month)
+            s2 = self._measure(box, month, "S2")
             if s2 is not None:
-                store_reflectance(s2, pixels.s2[month][:, *place])
+                store_reflectance(s2, pixels.s2[month])
         return pixels
 
     def measure(self, box: Box) -> Measurements:
