@@ -1,7 +1,7 @@
 """A real HTTP server on loopback that serves a folder by ranges, and spoils answers as told.
 
-It is a process of its own: rasterio opens files without letting other threads of Python run, so
-that a server in the same process could never answer. Faults and counts go over the path /control.
+It is a process of its own: rasterio keeps Python's lock in some calls that ask the server, which in
+the same process could then never answer. Faults and counts go over the path /control.
 """
 
 import contextlib

@@ -4,8 +4,9 @@ GDAL keeps what it got over a network, failures and cut bodies too, for the whol
 files that it is told not to cache, it forgets all when they are closed. So all are such, stay open
 as long as they are in use, and are closed before each new try.
 
-rasterio opens a file without letting other threads of Python run. So GDAL itself never waits (its
-own retries do): the waits between tries are here.
+rasterio keeps Python's lock in some of its calls that ask a server (opening a file that may have
+others beside it, such as masks). So no folder is listed, and GDAL itself never waits, as its own
+retries do: the waits between tries are here.
 """
 
 import os

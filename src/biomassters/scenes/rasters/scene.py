@@ -1,9 +1,10 @@
 """A scene of rasters, open: boxes of it, read from many files.
 
-Memory: a box takes 360 bytes a pixel for what is returned; while it is read, 75 more for one month,
-and of one file the numbers and values of its window, some 12 bytes a pixel and band. Beside that,
-whatever the scene's size, up to 64 MB of places in other CRSs (`sampling`), and GDAL's cache of
-decoded blocks, which is 5 % of the machine's memory unless GDAL_CACHEMAX says otherwise.
+Memory: a box takes 360 bytes a pixel for what is returned, and about as much while it is read, for
+one month and one file: of 1,024 x 1,024 pixels 790 MB in all, 890 MB where all files were in
+another CRS (measured, with GDAL's cache of decoded blocks at 64 MB). Whatever the scene's size,
+places in other CRSs take up to 64 MB beside that (`sampling`), and GDAL's cache 5 % of the
+machine's memory unless GDAL_CACHEMAX says otherwise.
 """
 
 from collections.abc import Iterable, Iterator
