@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.kept_blocks import KeptBlocks
 from biomassters.scenes.scene import Pixels, make_nodata
 from biomassters.scenes.stac.acquisitions import (
     CLOUDS,
@@ -32,6 +33,9 @@ from biomassters.scenes.stac.pixel_checks import check_s1, check_s2
 from biomassters.scenes.stac.search_results import read_items
 from biomassters.scenes.stac.selection import select_acquisitions
 from biomassters.store.bands import BANDS, CLP, N_MONTHS, S2_BANDS, S2_STORED_NODATA
+
+KEPT: Final = 8
+"""Composited blocks, of 24 MB each: neighbouring boxes share some, which take seconds to make."""
 
 _VERSION: Final = 1
 """Of how months are made: another one makes other pixels of the same items."""
@@ -68,6 +72,7 @@ class StacScene:
         self._s1 = s1
         self._s2 = s2
         self._patience = patience
+        self._blocks = KeptBlocks(self._composite, KEPT)
 
     def read(self, box: Box) -> Pixels:
         """Read a box; pixels beyond the scene's data are nodata.
@@ -80,13 +85,20 @@ class StacScene:
         pixels = make_nodata(box)
         for part in box.split(BLOCK):
             block = Box(part.row // BLOCK * BLOCK, part.column // BLOCK * BLOCK, BLOCK, BLOCK)
-            within, (rows, columns) = part.within(block), part.within(box)
-            for month in range(N_MONTHS):
-                for bands, values in self._composite_s1(block, month):
-                    pixels.s1[month, bands, rows, columns] = values[:, *within]
-                s2 = self._composite_s2(block, month)
-                if s2 is not None:
-                    pixels.s2[month, :, rows, columns] = s2[:, *within]
+            (rows, columns), place = part.within(box), part.within(block)
+            for image, values in zip(pixels, self._blocks.get(block).cut(*place), strict=True):
+                image[..., rows, columns] = values
+        return pixels
+
+    def _composite(self, block: Box) -> Pixels:
+        """Make a block of the lattice."""
+        pixels = make_nodata(block)
+        for month in range(N_MONTHS):
+            for bands, values in self._composite_s1(block, month):
+                pixels.s1[month, bands] = values
+            s2 = self._composite_s2(block, month)
+            if s2 is not None:
+                pixels.s2[month] = s2
         return pixels
 
     def _composite_s1(self, block: Box, month: int) -> Iterable[tuple[slice, NDArray[np.int16]]]:
