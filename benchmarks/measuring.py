@@ -21,13 +21,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from biomassters.batches.reading import Batch
 from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.execution import DTYPES
+from biomassters.params.map_sections import MapParams
 from biomassters.params.reading import read_params
 from biomassters.params.sections import (
     AugmentationParams,
+    CleaningName,
     DataParams,
     FinetuneParams,
     ModelParams,
     OptimisationParams,
+    PredictParams,
     Section,
     TrainParams,
 )
@@ -76,12 +79,15 @@ class Preset(Section):
     """What the benchmarks read of a preset."""
 
     lr: float
+    cleaning: CleaningName
     data: DataParams
     model: ModelParams
     augmentation: AugmentationParams
     optimisation: OptimisationParams
     train: TrainParams
     finetune: FinetuneParams
+    predict: PredictParams
+    map: MapParams
 
 
 def read_preset(case: str) -> Preset:
