@@ -5,10 +5,11 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import rasterio
 import torch
 
 import biomassters
@@ -20,6 +21,7 @@ from biomassters.errors import SceneError
 from biomassters.fingerprint.closure import hash_modules
 from biomassters.mapping.blocks import BlockPredictor
 from biomassters.mapping.layout import FINGERPRINT_TAG, PERIOD_TAG, SCENE_TAG
+from biomassters.mapping.memory import LEAST_CACHE
 from biomassters.mapping.parts import DEFAULT_TILE_SIZE
 from biomassters.mapping.windows import Windows
 from biomassters.model.biomass_model import BiomassModel
@@ -208,7 +210,7 @@ class Mapper:
         }
         return _digest(facts)
 
-    @property
+    @cached_property
     def weights(self) -> dict[str, str]:
         """Each model's identity, by its name."""
         return {path.stem: identify_weights(model) for path, model in self.models.items()}
@@ -248,9 +250,13 @@ def open_mapper(job: MapJob, device: torch.device | None = None) -> Mapper:
         ModelError: A model cannot be used.
         ChipDataError: The calibration cannot be used.
     """
-    return Mapper(job, open_scene(job.scene), device or Processes().device)
+    # What a look at the pixels leaves in GDAL's cache stays there as long as the files are open.
+    with rasterio.Env(GDAL_CACHEMAX=LEAST_CACHE):
+        scene = open_scene(job.scene)
+    return Mapper(job, scene, device or Processes().device)
 
 
+@cache
 def fingerprint_code() -> str:
     """Return 16 hex digits over what the code means that makes maps."""
     root = Path(biomassters.__file__).parent.parent

@@ -19,7 +19,7 @@ from biomassters.errors import UnreadableRasterError
 from biomassters.mapping.blocks import BlockSums
 from biomassters.mapping.job import Mapper
 from biomassters.mapping.layout import FINGERPRINT_TAG, name_tile, tile_path
-from biomassters.mapping.memory import GDAL_CACHE_MIB, MemoryPlan, plan_memory
+from biomassters.mapping.memory import MemoryPlan, plan_memory
 from biomassters.mapping.tiles import read_tile_tags, write_tile
 from biomassters.model.quantile_head import MEDIAN
 from biomassters.prediction.maps import PixelIntervals
@@ -87,16 +87,18 @@ def make_tiles(
     if not pending:
         return
     n_readers = max(1, count_threads())
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MIB):
-        mapper.settle_engines()
-        plan = plan_memory(memory, mapper.job.windows, mapper.job.tile_size, n_readers)
-        with ThreadPoolExecutor(n_readers, "read-scene") as threads:
-            blocks = _Blocks(mapper, pending, plan, threads)
-            try:
-                for box in pending:
-                    yield _make_tile(mapper, box, blocks)
-            finally:
-                blocks.cancel()
+    mapper.settle_engines()
+    plan = plan_memory(memory, mapper.job.windows, mapper.job.tile_size, n_readers)
+    with (
+        rasterio.Env(GDAL_CACHEMAX=plan.cache_bytes),
+        ThreadPoolExecutor(n_readers, "read-scene") as threads,
+    ):
+        blocks = _Blocks(mapper, pending, plan, threads)
+        try:
+            for box in pending:
+                yield _make_tile(mapper, box, blocks)
+        finally:
+            blocks.cancel()
 
 
 def _make_tile(mapper: Mapper, box: Box, blocks: "_Blocks") -> Outcome:

@@ -22,8 +22,14 @@ READING_FACTOR: Final = 4
 TILE_BYTES_PER_PIXEL: Final = 96
 """Of a tile that is put together, calibrated and written: some float32 images of it at once."""
 
-GDAL_CACHE_MIB: Final = 64
-"""GDAL's own cache of blocks of files; its default is a twentieth of the machine."""
+LEAST_CACHE: Final = 64 * MIB
+"""Of GDAL, for blocks of files, bytes; its default is a twentieth of the machine.
+
+rasterio passes GDAL_CACHEMAX on as bytes, whatever its size, and at once.
+"""
+
+MOST_CACHE: Final = GIB
+"""Of the same. Two rows of three blocks of 512 pixels, 12 months of both sensors, are 0.7 GiB."""
 
 SPARE: Final = 192 * MIB
 """What an allocator keeps of what was given back, and libraries take as they go."""
@@ -41,10 +47,13 @@ class MemoryPlan:
     Attributes:
         blocks_ahead: Blocks that are read, or wait to be computed.
         kept_bytes: Of computed blocks that a later tile needs, too.
+        cache_bytes: Of blocks of files that GDAL keeps decoded: a block of a map reaches into
+            several, each of which is needed again by its neighbours.
     """
 
     blocks_ahead: int
     kept_bytes: int
+    cache_bytes: int = LEAST_CACHE
 
 
 def parse_memory(text: str) -> int:
@@ -75,7 +84,7 @@ def plan_memory(limit: int | None, windows: Windows, tile_size: int, n_readers: 
     """
     used = psutil.Process().memory_info().rss
     block = BYTES_PER_PIXEL * windows.block_size**2
-    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + GDAL_CACHE_MIB * MIB + SPARE
+    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + LEAST_CACHE + SPARE
     reading = (READING_FACTOR - 1) * block
     least = used + fixed + reading + 2 * block
     total = used + fixed + DEFAULT if limit is None else limit
@@ -86,7 +95,11 @@ def plan_memory(limit: int | None, windows: Windows, tile_size: int, n_readers: 
             " smaller (--tile-size)"
         )
     left = total - used - fixed
+    # Half to GDAL, as far as one block can be read and one wait all the same.
+    cache = max(0, min(left // 2, left - reading - 2 * block, MOST_CACHE - LEAST_CACHE))
+    left -= cache
     readers = min(n_readers, max(1, (left // 2) // (READING_FACTOR * block)))
     ahead = max(1, (left // 2 - readers * reading) // block)
     ahead = min(ahead, 2 * readers)
-    return MemoryPlan(int(ahead), int(left - readers * reading - ahead * block))
+    kept = left - readers * reading - ahead * block
+    return MemoryPlan(int(ahead), int(kept), int(LEAST_CACHE + cache))
