@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +51,14 @@ def test_startup_counts_the_cpu_of_what_a_command_starts_and_knows_every_command
     assert spent.cpu >= 0.2
     assert startup.format_row("x", [startup.Spent(3, 2, 1)] * 3) == "| `x` | 3.00 | 2.00 | 1 |"
     assert {"simulate", "why"} <= set(startup.list_subcommands())
+
+
+def test_map_measures_a_scene_of_repeated_rasters(tmp_path: Path) -> None:
+    numbers = tmp_path / "map.json"
+    options = f"--size 80 --source rasters --repeat --engine torch --device cpu --json {numbers}"
+    subprocess.run([sys.executable, "benchmarks/map.py", *options.split()], cwd=ROOT, check=True)
+    [row] = json.loads(numbers.read_text())["rows"]
+    assert row["waiting"] + row["writing"] + row["computing"] == pytest.approx(1)
+    # 80 pixels from row -689,664 and column 44,800 on: windows -14369...-14367 and 933, 934, by 48.
+    assert row["windows/s"] / row["km²/s"] == pytest.approx(3 * 2 / 0.64)
+    assert row["peak GiB"] < 2
