@@ -37,6 +37,12 @@ def test_more_memory_reads_further_ahead_and_keeps_more() -> None:
     assert plans[-1].kept_bytes > 2 * GIB
 
 
+def test_what_a_scene_keeps_is_left_to_it() -> None:
+    limit = psutil.Process().memory_info().rss + 4000 * MIB
+    alone, beside = (plan_memory(limit, WINDOWS, 512, 4, kept) for kept in (0, GIB))
+    assert beside.kept_bytes + beside.cache_bytes < alone.kept_bytes + alone.cache_bytes
+
+
 def test_too_little_memory_is_refused_with_what_would_do() -> None:
     with pytest.raises(ParamsError, match=r"at least [0-9.]+ GiB .*, got 0\.00, at --memory"):
         plan_memory(1000, WINDOWS, 512, 4)

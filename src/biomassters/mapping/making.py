@@ -88,7 +88,9 @@ def make_tiles(
         return
     n_readers = max(1, count_threads())
     mapper.settle_engines()
-    plan = plan_memory(memory, mapper.job.windows, mapper.job.tile_size, n_readers)
+    plan = plan_memory(
+        memory, mapper.job.windows, mapper.job.tile_size, n_readers, mapper.scene.kept_bytes
+    )
     with (
         rasterio.Env(GDAL_CACHEMAX=plan.cache_bytes),
         ThreadPoolExecutor(n_readers, "read-scene") as threads,

@@ -8,13 +8,10 @@ import psutil
 
 from biomassters.errors import ParamsError
 from biomassters.mapping.windows import Windows
-from biomassters.store.bands import N_MONTHS, N_S1, N_S2
+from biomassters.scenes.scene import BYTES_PER_PIXEL
 
 GIB: Final = 2**30
 MIB: Final = 2**20
-
-BYTES_PER_PIXEL: Final = N_MONTHS * 2 * (N_S1 + N_S2)
-"""Of a scene's pixels, as they are read."""
 
 READING_FACTOR: Final = 5
 """A block's memory while it is read, over that of its pixels: whoever reads needs copies.
@@ -76,7 +73,9 @@ def parse_memory(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def plan_memory(limit: int | None, windows: Windows, tile_size: int, n_readers: int) -> MemoryPlan:
+def plan_memory(
+    limit: int | None, windows: Windows, tile_size: int, n_readers: int, scene_bytes: int = 0
+) -> MemoryPlan:
     """Divide what is left of the memory, now that the models have theirs.
 
     Args:
@@ -84,13 +83,14 @@ def plan_memory(limit: int | None, windows: Windows, tile_size: int, n_readers: 
         windows: The lattice.
         tile_size: Pixels.
         n_readers: Threads that read.
+        scene_bytes: That the scene keeps between reads.
 
     Raises:
         ParamsError: It is too little for one block and a tile.
     """
     used = psutil.Process().memory_info().rss
     block = BYTES_PER_PIXEL * windows.block_size**2
-    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + LEAST_CACHE + SPARE
+    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + LEAST_CACHE + SPARE + scene_bytes
     reading = (READING_FACTOR - 1) * block
     least = used + fixed + reading + 2 * block
     total = used + fixed + DEFAULT if limit is None else limit

@@ -1,6 +1,6 @@
 """What a map is made of, whatever it lies in: twelve months of both sensors, box by box."""
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from biomassters.store.bands import (
     S1_STORED_NODATA,
     S2_STORED_NODATA,
 )
+
+BYTES_PER_PIXEL: Final = N_MONTHS * 2 * (N_S1 + N_S2)
+"""Of `Pixels`."""
 
 
 class Pixels(NamedTuple):
@@ -71,6 +74,11 @@ class Scene(Protocol):
     @property
     def bands(self) -> tuple[str, ...]:
         """The names of the bands that it has in any month, as `store.bands` has them."""
+        ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it keeps between reads, at most."""
         ...
 
     def read(self, box: Box) -> Pixels:

@@ -46,6 +46,11 @@ class SyntheticScene:
     bands: tuple[str, ...]
     landscape: str
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it keeps between reads: none."""
+        return 0
+
     def read(self, box: Box) -> Pixels:
         """Simulate a box.
 

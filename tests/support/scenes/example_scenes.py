@@ -48,6 +48,7 @@ class ArrayScene:
         self.bands: tuple[str, ...] = BANDS
         self.grid = grid
         self.pixels = draw_pixels(grid.extent, seed)
+        self.kept_bytes = 0
         self.broken: list[Box] = []
         self.reads: list[Box] = []
 

@@ -33,7 +33,9 @@ BLOCK: Final = 256
 MOST_POINTS: Final = 16
 """By row and by column within a pixel."""
 MOST_BLOCKS: Final = 64
-"""Squares whose places are kept, of 1 MB each."""
+"""Squares whose places are kept."""
+KEPT_BYTES: Final = MOST_BLOCKS * BLOCK**2 * 2 * 8
+"""Of them, columns and rows as float64."""
 
 Array = NDArray[np.float64]
 Values = NDArray[np.float32]

@@ -24,6 +24,7 @@ from biomassters.scenes.rasters.files import RasterFiles
 from biomassters.scenes.rasters.headers import RasterHeader
 from biomassters.scenes.rasters.sampling import (
     BLOCK,
+    KEPT_BYTES,
     Lattice,
     average_points,
     find_window,
@@ -109,6 +110,11 @@ class RasterScene:
         self._months = [[one for one in self.sources if one.month == n] for n in range(N_MONTHS)]
         self._files = files
         self._lattice = Lattice(grid)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it keeps between reads, at most: places in other CRSs."""
+        return 0 if all(source.is_plain for source in self.sources) else KEPT_BYTES
 
     def read(self, box: Box) -> Pixels:
         """Read a box, also beyond the map's bounds; pixels beyond all files are nodata.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from biomassters.scenes.grid import Box, Grid
 from biomassters.scenes.kept_blocks import KeptBlocks
-from biomassters.scenes.scene import Pixels, make_nodata
+from biomassters.scenes.scene import BYTES_PER_PIXEL, Pixels, make_nodata
 from biomassters.scenes.stac.acquisitions import (
     CLOUDS,
     Acquisition,
@@ -73,6 +73,11 @@ class StacScene:
         self._s2 = s2
         self._patience = patience
         self._blocks = KeptBlocks(self._composite, KEPT)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it keeps between reads, at most."""
+        return KEPT * BYTES_PER_PIXEL * BLOCK**2
 
     def read(self, box: Box) -> Pixels:
         """Read a box; pixels beyond the scene's data are nodata.
