@@ -34,8 +34,8 @@ rasterio passes GDAL_CACHEMAX on as bytes, whatever its size, and at once.
 MOST_CACHE: Final = GIB
 """Of the same. Two rows of three blocks of 512 pixels, 12 months of both sensors, are 0.7 GiB."""
 
-SPARE: Final = 192 * MIB
-"""What an allocator keeps of what was given back, and libraries take as they go."""
+SPARE: Final = 160 * MIB
+"""What an allocator keeps of what was given back, and libraries take as they go: an estimate."""
 
 DEFAULT: Final = 1536 * MIB
 """Beside the models, where the user says nothing."""
@@ -90,7 +90,8 @@ def plan_memory(
     """
     used = psutil.Process().memory_info().rss
     block = BYTES_PER_PIXEL * windows.block_size**2
-    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + LEAST_CACHE + SPARE + scene_bytes
+    # The least cache is in use already.
+    fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + SPARE + scene_bytes
     reading = (READING_FACTOR - 1) * block
     least = used + fixed + reading + 2 * block
     total = used + fixed + DEFAULT if limit is None else limit
