@@ -39,7 +39,9 @@ def test_page_of_a_run_without_any_result_says_so_by_what_it_leaves_out(
     page = render_page(make_run(tmp_path, store))
     assert 'id="params"' in page
     assert 'id="card"' in page
-    assert not [name for name in ("maps", "chips", "robustness") if f'id="{name}"' in page]
+    assert not [
+        name for name in ("scenes", "maps", "chips", "robustness") if f'id="{name}"' in page
+    ]
 
 
 def test_page_holds_all_that_it_refers_to(

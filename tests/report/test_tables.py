@@ -6,6 +6,7 @@ import pytest
 from biomassters.processes.run_records import RunRecord, find_record, record_path, write_record
 from biomassters.report import tables
 from biomassters.report.tables import (
+    describe_scene,
     format_figure,
     list_leaves,
     tabulate_conditions,
@@ -87,3 +88,22 @@ def test_a_runs_record_is_found_for_its_own_inputs_alone(
     record_path("train@0").write_text(json.dumps({"stage": "train@0"}))
     assert find_record("train@0", "abc") is None
     assert set(RunRecord.__dataclass_fields__) >= {"inputs", "hardware"}
+
+
+def test_scene_is_described_with_the_interval_of_the_whole() -> None:
+    figures = {
+        "mapped_ha": 10_485.76,
+        "agbm_mean_t_ha": 108.56,
+        "agbm_mean_lower_t_ha": 77.07,
+        "agbm_mean_upper_t_ha": 140.05,
+        "agbm_total_t": 1_138_287.8,
+        "agbm_total_lower_t": 808_093.8,
+        "agbm_total_upper_t": 1_468_481.9,
+        "interval_level": 0.9,
+    }
+    told = "lakeland: 105 km² with 109 t/ha (77…140), 1.14 million t (0.808…1.47) of above-ground"
+    assert describe_scene("lakeland", figures).startswith(f"{told} biomass; in brackets the 90%")
+    del figures["interval_level"]
+    without = "lakeland: 105 km² with 109 t/ha, 1.14 million t of above-ground biomass."
+    assert describe_scene("lakeland", figures) == without
+    assert describe_scene("sea", {}) == "sea: the map has no totals."
