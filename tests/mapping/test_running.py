@@ -74,8 +74,8 @@ def test_shards_make_the_same_map_and_the_last_one_finishes_it(
 
 
 def test_workers_make_the_same_map(job: MapJob, grid: Grid, by_one: bytes, tmp_path: Path) -> None:
-    job = replace(job, folder=tmp_path, tile_size=64)
-    run = make_map(job, Means(workers=2))
+    job = replace(job, folder=tmp_path, tile_size=48)
+    run = make_map(job, Means(workers=3))
     assert run.is_complete
     assert read_map(tmp_path, grid).tobytes() == by_one
 
