@@ -24,7 +24,7 @@ def finished_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
             unfinished = shared / "unfinished-pipeline"
             shutil.rmtree(unfinished, ignore_errors=True)
             workspace = make_tiny_workspace(unfinished)
-            result = workspace.run("dvc", "repro")
+            result = workspace.run("dvc", "repro", anew=True)
             assert list_stages_run(result.stdout) == {FINGERPRINT, *ALL.split()}
             workspace.commit("The results of the first run")
             unfinished.rename(folder)

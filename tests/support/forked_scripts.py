@@ -8,7 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +82,23 @@ def _become_script(
     outputs: tuple[Path, Path],
     environment: dict[str, str],
 ) -> None:
+    os.chdir(folder)
+    for number, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    become_script(sources, folder, command, environment)
+
+
+def become_script(
+    sources: Path, folder: Path, command: Sequence[str], environment: Mapping[str, str]
+) -> None:
+    """Run a script in this process, which was forked for it, with the outputs that it has.
+
+    Args:
+        sources: The folder of the package.
+        folder: Where the script works.
+        command: It, and its arguments.
+        environment: All of its variables.
+    """
     import torch
 
     # Not the way that this process was started: a script's own workers are forked, and end with it.
@@ -91,8 +108,6 @@ def _become_script(
     keep_bytecode(environment)
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.chdir(folder)
-    for number, path in enumerate(outputs, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     own = [path for path in sys.path if not Path(path, "biomassters").is_dir()]
     sys.path[:] = [str(sources), *own]
     sys.argv[:] = list(command)

@@ -1,11 +1,13 @@
 """A copy of this repository with a tiny experiment in it, where DVC may really run."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from forked_python import start_forked_python
 from locked import is_free
 from waiting import happens
 
@@ -46,13 +48,23 @@ class Workspace:
         self.folder = folder
 
     def run(
-        self, *command: str, check: bool = True, **environment: str
+        self, *command: str, check: bool = True, anew: bool = False, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command there, with this python and its dvc first on the PATH, in one process."""
+        """Run a command there, with this python and its dvc first on the PATH, in one process.
+
+        Args:
+            command: What to run.
+            check: Whether it must succeed.
+            anew: Whether DVC starts each stage by Python itself; else by `forked_python`.
+            environment: Further variables.
+        """
+        variables = {**self.environment, **environment}
+        if not anew:
+            variables["PATH"] = f"{start_forked_python()}{os.pathsep}{variables['PATH']}"
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env=variables,
             capture_output=True,
             text=True,
             check=False,
