@@ -17,7 +17,9 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-SLOWEST_FOLDERS = ("pipeline", "training", "model", "packing")
+TESTS = Path(__file__).parent
+
+SLOWEST_FOLDERS = ("pipeline", "mapping", "training", "model", "packing")
 """First, so that of the two processes of `make test` neither is left alone with a file of minutes.
 
 Files of many tests come first by xdist's own order, and the longest have few.
@@ -27,7 +29,7 @@ Files of many tests come first by xdist's own order, and the longest have few.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the folders that take longest first; the order is the same in each process."""
     rank = {folder: place for place, folder in enumerate(SLOWEST_FOLDERS)}
-    items.sort(key=lambda item: rank.get(item.path.parent.name, len(rank)))
+    items.sort(key=lambda item: rank.get(item.path.relative_to(TESTS).parts[0], len(rank)))
 
 
 @pytest.fixture(scope="session")
