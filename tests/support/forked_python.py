@@ -58,7 +58,7 @@ def start_forked_python() -> Path:
     def end() -> None:
         server.kill()
         server.join()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
     names = {"python": sys.executable, "folder": folder, "address": str(address)}
