@@ -32,13 +32,14 @@ from biomassters.batches.symmetries import views
 from biomassters.mapping.job import MapJob
 from biomassters.mapping.memory import parse_memory
 from biomassters.mapping.parts import DEFAULT_TILE_SIZE, check_tile_size
+from biomassters.mapping.pixel_areas import measure_box
 from biomassters.mapping.running import KM2, Means, make_map
 from biomassters.mapping.windows import Windows
 from biomassters.model.execution import DTYPES
 from biomassters.model.weights import save_weights
 from biomassters.model.weights_header import CLEANING_KEY
 from biomassters.params.sections import EngineName, ViewsName
-from biomassters.scenes.grid import Box, measure_area
+from biomassters.scenes.grid import Box
 from biomassters.scenes.opening import open_scene
 from engines import warm
 from map_scenes import write_rasters, write_synthetic
@@ -164,7 +165,7 @@ def measure(job: MapJob, means: Means) -> Row:
     row = {
         "tile": job.tile_size,
         "workers": means.workers,
-        "km²/s": measure_area(grid, grid.extent) / KM2 / run.seconds,
+        "km²/s": measure_box(grid, grid.extent) / KM2 / run.seconds,
         "windows/s": n_windows / run.seconds,
         "waiting": waiting,
         "writing": writing,

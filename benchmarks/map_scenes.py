@@ -113,7 +113,7 @@ def _first_box(grid: Grid) -> Box:
 
 
 def _place(box: Box, grid: Grid) -> Window:
-    return Window(box.column - grid.extent.column, box.row - grid.extent.row, box.width, box.height)
+    return Window.from_slices(*box.within(grid.extent))
 
 
 def _create(folder: Path, kind: str, month: int, grid: Grid) -> Any:

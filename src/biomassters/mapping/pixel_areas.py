@@ -26,6 +26,11 @@ def measure_rows(grid: Grid, box: Box) -> NDArray[np.float64]:
     return np.asarray(-np.diff(northing) * (east - west))
 
 
+def measure_box(grid: Grid, box: Box) -> float:
+    """Return the area of a box of pixels, m²."""
+    return float(measure_rows(grid, box).sum()) * box.width
+
+
 def measure_polygon(polygon: Any, grid: Grid) -> float:
     """Return the area of a shapely polygon, in the grid's CRS, m²."""
     if not grid.is_geographic:

@@ -13,9 +13,10 @@ from biomassters.mapping.finishing import add_up_zones, finish_map
 from biomassters.mapping.job import MapJob, Mapper, open_mapper
 from biomassters.mapping.making import Outcome, list_pending, make_tiles
 from biomassters.mapping.parts import WHOLE, Shard, cut_tiles
+from biomassters.mapping.pixel_areas import measure_box
 from biomassters.mapping.workers import make_with_workers
 from biomassters.mapping.zones.polygons import read_zones
-from biomassters.scenes.grid import Box, measure_area
+from biomassters.scenes.grid import Box
 
 KM2: Final = 1e6
 
@@ -99,7 +100,7 @@ def make_map(job: MapJob, means: Means, zones: Path | None = None) -> MapRun:
 def _make(mapper: Mapper, tiles: Sequence[Box], means: Means) -> Outcome:
     """Make what is missing of some tiles, with a bar if at a terminal."""
     pending = list_pending(mapper, tiles)
-    areas = {box: measure_area(mapper.scene.grid, box) / KM2 for box in tiles}
+    areas = {box: measure_box(mapper.scene.grid, box) / KM2 for box in tiles}
     total = Outcome()
     with tqdm(total=sum(areas.values()), unit="km²", unit_scale=True, disable=None) as bar:
         bar.update(sum(areas[box] for box in set(tiles) - set(pending)))

@@ -15,9 +15,6 @@ from rasterio.errors import CRSError
 from biomassters.errors import SceneError
 from biomassters.store.georeference import Georeference
 
-_STEPS: Final = 64
-"""Edges along a parallel, by which its area is measured."""
-
 _ROUNDING: Final = 1e-6
 """Of a pixel, by which bounds may miss the lattice."""
 
@@ -73,6 +70,10 @@ class Box:
         """Return where this box lies in an array, (..., H, W), of an outer one's pixels."""
         row, column = self.row - outer.row, self.column - outer.column
         return slice(row, row + self.height), slice(column, column + self.width)
+
+    def find_square(self, side: int) -> "Box":
+        """Return the square that its first pixel lies in, of those that `split` cuts along."""
+        return Box(self.row // side * side, self.column // side * side, side, side)
 
     def split(self, side: int) -> Iterator["Box"]:
         """Yield its parts on a lattice of squares that begins at the origin, row by row.
@@ -146,22 +147,6 @@ class Grid:
     def is_geographic(self) -> bool:
         """Whether its unit is a degree."""
         return bool(rasterio.CRS.from_user_input(self.crs).is_geographic)
-
-
-def measure_area(grid: Grid, box: Box) -> float:
-    """Return a box's area, m²: in a geographic CRS on the ellipsoid."""
-    if not grid.is_geographic:
-        to_metres = rasterio.CRS.from_user_input(grid.crs).linear_units_factor[1]
-        return box.height * box.width * float(grid.resolution * to_metres) ** 2
-    from pyproj import CRS, Geod  # of few maps
-
-    west, south, east, north = grid.bounds(box)
-    geod = CRS.from_user_input(grid.crs).get_geod() or Geod(ellps="WGS84")
-    # Parallels are no geodesics: many short edges follow them.
-    steps = [west + (east - west) * step / _STEPS for step in range(_STEPS + 1)]
-    ring = [(x, south) for x in steps] + [(x, north) for x in reversed(steps)]
-    area, _ = geod.polygon_area_perimeter([x for x, _ in ring], [y for _, y in ring])
-    return float(abs(area))
 
 
 def name_crs(crs: str, where: str) -> str:
