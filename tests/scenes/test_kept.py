@@ -5,7 +5,7 @@ import pytest
 
 from biomassters.errors import UnreadableRasterError
 from biomassters.scenes.grid import Box
-from biomassters.scenes.kept_blocks import KeptBlocks
+from biomassters.scenes.kept import Kept
 from biomassters.scenes.scene import Pixels, make_nodata
 
 BOXES = [Box(8 * row, 0, 8, 8) for row in range(5)]
@@ -18,7 +18,7 @@ def test_the_last_blocks_are_kept_and_each_is_made_once() -> None:
         made.append(box)
         return make_nodata(box)
 
-    blocks = KeptBlocks(make, most=2)
+    blocks = Kept(make, most=2)
     first = blocks.get(BOXES[0])
     assert blocks.get(BOXES[1]) is not first
     assert blocks.get(BOXES[0]) is first
@@ -35,7 +35,7 @@ def test_threads_wait_for_the_one_that_makes_a_block() -> None:
         made.append(box)
         return make_nodata(box)
 
-    blocks = KeptBlocks(make, most=2)
+    blocks = Kept(make, most=2)
 
     def ask(_: int) -> Pixels:
         both.wait(60)
@@ -55,7 +55,7 @@ def test_block_that_failed_is_tried_again() -> None:
             raise error
         return make_nodata(box)
 
-    blocks = KeptBlocks(make, most=2)
+    blocks = Kept(make, most=2)
     with pytest.raises(UnreadableRasterError, match="busy"):
         blocks.get(BOXES[0])
     assert blocks.get(BOXES[0]).s1.shape == (12, 4, 8, 8)

@@ -1,52 +1,53 @@
-"""Blocks of the lattice that are costly to make, kept while boxes around them are read."""
+"""What is costly to make, kept while it is asked for again and again."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from typing import Generic, TypeVar
 
-from biomassters.scenes.grid import Box
-from biomassters.scenes.scene import Pixels
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
 
 
-class KeptBlocks:
-    """The blocks that were asked for last, each made once, however many threads ask.
+class Kept(Generic[KeyT, ValueT]):
+    """The values that were asked for last, each made once, however many threads ask.
 
     One that cannot be made is not kept: whoever asks later tries again.
     """
 
-    def __init__(self, make: Callable[[Box], Pixels], most: int) -> None:
+    def __init__(self, make: Callable[[KeyT], ValueT], most: int) -> None:
         """Keep nothing yet.
 
         Args:
-            make: Makes a block; its pixels are not to be changed.
-            most: Blocks that are kept, 1 or more.
+            make: Makes the value of a key; it is not to be changed.
+            most: Values that are kept, 1 or more.
         """
         self._make = make
         self._most = most
-        self._blocks: OrderedDict[Box, Future[Pixels]] = OrderedDict()
+        self._values: OrderedDict[KeyT, Future[ValueT]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, block: Box) -> Pixels:
-        """Return a block; waits where another thread is making it.
+    def get(self, key: KeyT) -> ValueT:
+        """Return a value; waits where another thread is making it.
 
         Raises:
             Exception: What `make` raises.
         """
         with self._lock:
-            found = self._blocks.get(block)
-            future = self._blocks.setdefault(block, found or Future())
-            self._blocks.move_to_end(block)
-            while len(self._blocks) > self._most:
-                self._blocks.popitem(last=False)
+            found = self._values.get(key)
+            future = self._values.setdefault(key, found or Future())
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
         if found is not None:
             return found.result()
         try:
-            future.set_result(self._make(block))
+            future.set_result(self._make(key))
         except BaseException as error:
             with self._lock:
-                if self._blocks.get(block) is future:
-                    del self._blocks[block]
+                if self._values.get(key) is future:
+                    del self._values[key]
             future.set_exception(error)
             raise
         return future.result()

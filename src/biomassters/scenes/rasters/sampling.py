@@ -15,8 +15,6 @@ What is nodata in the nearest pixel is nodata; others that are so have no weight
 """
 
 import math
-import threading
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from biomassters.errors import SceneError
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.kept import Kept
 from biomassters.scenes.rasters.headers import RasterHeader
 
 BLOCK: Final = 256
@@ -55,8 +54,7 @@ class Lattice:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._crs = rasterio.CRS.from_user_input(grid.crs)
-        self._known: OrderedDict[tuple[str, int, Box], tuple[Array, Array]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._squares = Kept(self._locate_square, MOST_BLOCKS)
 
     def count_points(self, header: RasterHeader) -> int:
         """Return how many points by row and by column a pixel of the map takes from a raster.
@@ -98,13 +96,8 @@ class Lattice:
         """Return where the points of a box lie in a raster, ({box.height * points}, ...)."""
         xs, ys = np.empty((2, box.height * points, box.width * points))
         for part in box.split(BLOCK // points):
-            square = Box(
-                part.row // (BLOCK // points) * (BLOCK // points),
-                part.column // (BLOCK // points) * (BLOCK // points),
-                BLOCK // points,
-                BLOCK // points,
-            )
-            known = self._locate_square(square, header.crs, points)
+            square = part.find_square(BLOCK // points)
+            known = self._squares.get((header.crs, points, square))
             into, of = _scale(part.within(box), points), _scale(part.within(square), points)
             xs[into], ys[into] = known[0][of], known[1][of]
         inverse = ~header.transform
@@ -112,12 +105,9 @@ class Lattice:
             inverse.a * xs + inverse.b * ys + inverse.c, inverse.d * xs + inverse.e * ys + inverse.f
         )
 
-    def _locate_square(self, square: Box, crs: str, points: int) -> tuple[Array, Array]:
-        key = crs, points, square
-        with self._lock:
-            if key in self._known:
-                self._known.move_to_end(key)
-                return self._known[key]
+    def _locate_square(self, key: tuple[str, int, Box]) -> tuple[Array, Array]:
+        """Return the coordinates, in a CRS, of the points of a square of the lattice."""
+        crs, points, square = key
         offsets = (np.arange(BLOCK) + 0.5) / points
         xs = np.tile((square.column + offsets) * self.grid.resolution, (BLOCK, 1))
         ys = np.repeat((square.row + offsets)[:, None] * -self.grid.resolution, BLOCK, axis=1)
@@ -125,10 +115,6 @@ class Lattice:
         if other != self._crs:
             moved = rasterio.warp.transform(self._crs, other, xs.ravel(), ys.ravel())
             xs, ys = (np.asarray(values).reshape(BLOCK, BLOCK) for values in moved)
-        with self._lock:
-            self._known[key] = xs, ys
-            while len(self._known) > MOST_BLOCKS:
-                self._known.popitem(last=False)
         return xs, ys
 
 
@@ -145,9 +131,8 @@ def find_window(places: Places, shape: tuple[int, int]) -> Box | None:
     if not inside.any():
         return None
     rows, columns = places.rows[inside], places.columns[inside]
-    first_row, first_column = int(rows.min()), int(columns.min())
-    needed = Box(first_row, first_column, int(rows.max()) - first_row + 1, 1)
-    needed = Box(first_row, first_column, needed.height, int(columns.max()) - first_column + 1)
+    row, column = int(rows.min()), int(columns.min())
+    needed = Box(row, column, int(rows.max()) - row + 1, int(columns.max()) - column + 1)
     return needed.grow(1).intersect(Box(0, 0, height, width))
 
 
