@@ -21,14 +21,13 @@ from typing import Any, Final
 
 from biomassters.errors import ChangedInputsError, name_few
 from biomassters.fingerprint.closure import hash_closure
+from biomassters.fingerprint.digest import DIGITS, digest_facts
 from biomassters.params.reading import PARAMS_FILE, find_value, read_document
 from biomassters.processes.run_records import write_record
 
 PIPELINE_FILE: Final = Path("dvc.yaml")
 FINGERPRINTS: Final = Path("fingerprints")
 """Where the stage `fingerprint` writes the hashes of each other stage's code."""
-DIGITS: Final = 16
-"""Hex digits of a digest."""
 ABSENT: Final = "absent"
 """In place of a digest, and of the value of a param."""
 _TEMPLATE: Final = re.compile(r"\$\{([^}]+)\}")
@@ -59,8 +58,7 @@ class StageInputs:
     @property
     def digest(self) -> str:
         """16 hex digits over all but the stamps: equal inputs, on any machine, have equal ones."""
-        text = json.dumps([self.stage, self.code, self.params, self.data], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+        return digest_facts([self.stage, self.code, self.params, self.data])
 
     @property
     def absent(self) -> list[str]:

@@ -38,7 +38,8 @@ def finish_map(mapper: Mapper, tiles: Sequence[Box]) -> None:
         tiles: All tiles of the map, which are there.
     """
     folder, grid = mapper.job.folder, mapper.scene.grid
-    if read_summary(folder).get("fingerprint") == fingerprint_cut(mapper, tiles):
+    fingerprint = mapper.fingerprint_tiles(tiles)
+    if read_summary(folder).get("fingerprint") == fingerprint:
         return
     paths = [tile_path(folder, grid, box) for box in tiles]
     for stale in set(list_tiles(folder)) - set(paths):
@@ -52,7 +53,7 @@ def finish_map(mapper: Mapper, tiles: Sequence[Box]) -> None:
     write_catalogue(folder, grid, there, _list_facts(mapper))
     draw_preview(folder, grid, name=mapper.scene.name, period=mapper.scene.period)
     summary = {
-        "fingerprint": fingerprint_cut(mapper, tiles),
+        "fingerprint": fingerprint,
         "scene": mapper.scene.name,
         "period": "/".join(mapper.scene.period),
         "crs": grid.crs,
@@ -60,16 +61,6 @@ def finish_map(mapper: Mapper, tiles: Sequence[Box]) -> None:
         **_sum_up(mapper),
     }
     write_whole(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
-
-
-def fingerprint_cut(mapper: Mapper, tiles: Sequence[Box]) -> str:
-    """Return what tells a map, cut into certain tiles, from any other."""
-    return f"{mapper.fingerprint}-{mapper.job.tile_size}-{len(tiles)}-{hash_extent(tiles)}"
-
-
-def hash_extent(tiles: Sequence[Box]) -> str:
-    """Return the corners of the first and the last tile."""
-    return f"{tiles[0].row}.{tiles[0].column}.{tiles[-1].end_row}.{tiles[-1].end_column}"
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

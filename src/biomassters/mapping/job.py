@@ -1,13 +1,11 @@
 """What decides a map, and who makes it: the models that a process opens for the scene of a job."""
 
-import hashlib
-import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import rasterio
 import torch
@@ -19,6 +17,7 @@ from biomassters.calibration.calibration import Calibration
 from biomassters.calibration.models import read_calibration_of
 from biomassters.errors import SceneError
 from biomassters.fingerprint.closure import hash_modules
+from biomassters.fingerprint.digest import digest_facts
 from biomassters.mapping.blocks import BlockPredictor
 from biomassters.mapping.layout import FINGERPRINT_TAG, PERIOD_TAG, SCENE_TAG
 from biomassters.mapping.memory import LEAST_CACHE
@@ -44,9 +43,6 @@ MODELS: Final = Path("models")
 
 MAKING: Final = "biomassters.mapping.making"
 """The module whose meaning, with all that it imports, decides the pixels of maps."""
-
-DIGITS: Final = 16
-"""Hex digits of a fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +204,7 @@ class Mapper:
             "predict": self.job.predict.model_dump(exclude={"models", "calibration", "tta"}),
             "map": self.job.map.model_dump(),
         }
-        return _digest(facts)
+        return digest_facts(facts)
 
     @cached_property
     def weights(self) -> dict[str, str]:
@@ -235,7 +231,11 @@ class Mapper:
 
     def fingerprint_tile(self, box: Box) -> str:
         """Return 16 hex digits over all that decides a tile."""
-        return _digest([self.fingerprint, box.row, box.column, box.height, box.width])
+        return digest_facts([self.fingerprint, *astuple(box)])
+
+    def fingerprint_tiles(self, tiles: Sequence[Box]) -> str:
+        """Return 16 hex digits over all that decides a map that is cut into these tiles."""
+        return digest_facts([self.fingerprint, *map(astuple, tiles)])
 
 
 def open_mapper(job: MapJob, device: torch.device | None = None) -> Mapper:
@@ -260,7 +260,7 @@ def open_mapper(job: MapJob, device: torch.device | None = None) -> Mapper:
 def fingerprint_code() -> str:
     """Return 16 hex digits over what the code means that makes maps."""
     root = Path(biomassters.__file__).parent.parent
-    return _digest(hash_modules(root, MAKING))
+    return digest_facts(hash_modules(root, MAKING))
 
 
 def _check_bands(scene: Scene, models: Mapping[Path, BiomassModel], where: Path) -> None:
@@ -275,8 +275,3 @@ def _check_bands(scene: Scene, models: Mapping[Path, BiomassModel], where: Path)
                 f"expected the bands that {path} sees, got a scene without {', '.join(missing)},"
                 f" at {where}; add them to the scene, or train with model.bands"
             )
-
-
-def _digest(facts: Any) -> str:
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]

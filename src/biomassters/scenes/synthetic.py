@@ -1,7 +1,5 @@
 """Simulated scenes: the simulator's landscapes, of any size, to try everything with."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from biomassters.fingerprint.digest import digest_facts
 from biomassters.packing.decoding import mark_missing_clouds, store_backscatter
 from biomassters.scenes.description import SyntheticDescription
 from biomassters.scenes.grid import Box, Grid
@@ -86,7 +85,7 @@ def open_synthetic_scene(description: SyntheticDescription, path: Path) -> Synth
     return SyntheticScene(
         name=path.stem,
         grid=grid,
-        identity=hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16],
+        identity=digest_facts(decides),
         period=(f"{description.year}-09-01", f"{description.year + 1}-08-31"),
         bands=BANDS,
         landscape=description.landscape,

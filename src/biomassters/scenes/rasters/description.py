@@ -11,20 +11,7 @@ from biomassters.scenes.radiometry import FindingName
 from biomassters.store.bands import MONTHS, N_MONTHS, S1_BANDS, S2_BANDS
 
 Sensor: TypeAlias = Literal["S1", "S2"]
-MonthName: TypeAlias = Literal[
-    "September",
-    "October",
-    "November",
-    "December",
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-]
+MonthName: TypeAlias = Literal[MONTHS]  # type: ignore[valid-type]  # pydantic looks at them
 UnitName: TypeAlias = Literal["db", "linear", "amplitude"]
 
 _MONTHLY = re.compile(r"\{(month|yyyy|mm)\}")

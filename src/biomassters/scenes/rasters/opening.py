@@ -1,7 +1,5 @@
 """Opening a scene of rasters: all that can be wrong with it is found before any work."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +10,7 @@ from rasterio.io import DatasetReader
 from tqdm import tqdm
 
 from biomassters.errors import SceneError, name_few
+from biomassters.fingerprint.digest import digest_facts
 from biomassters.scenes.grid import Box, Grid
 from biomassters.scenes.radiometry import Samples, check_radiometry, refuse_findings
 from biomassters.scenes.rasters.addresses import Address
@@ -218,5 +217,4 @@ def _identify(description: RasterDescription, sources: Iterable[Source]) -> str:
         for source in sources
     ]
     grid = [description.crs, description.bounds, description.resolution, description.start]
-    text = json.dumps([grid, facts], default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_facts([grid, facts])

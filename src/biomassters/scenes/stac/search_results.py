@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pystac
 
-from biomassters.errors import SceneError
+from biomassters.errors import SceneError, name_few
 
 _QUERY: Final = re.compile(r"\?[^\s'\",;)]*")
 
@@ -92,11 +91,4 @@ def find_address(href: str, folder: Path) -> str:
 
 def list_assets(item: pystac.Item) -> str:
     """Return the names of an item's assets, for a message."""
-    return ", ".join(_names(item)) or "none"
-
-
-def _names(item: pystac.Item) -> Iterator[str]:
-    names = sorted(item.assets)
-    yield from names[:30]
-    if len(names) > 30:
-        yield f"and {len(names) - 30} more"
+    return name_few(sorted(item.assets), most=30) or "none"

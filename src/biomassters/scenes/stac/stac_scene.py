@@ -1,6 +1,5 @@
 """Scenes of STAC items: opened, checked, and read block by block."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -10,8 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from biomassters.fingerprint.digest import digest_facts
 from biomassters.scenes.grid import Box, Grid
-from biomassters.scenes.kept_blocks import KeptBlocks
+from biomassters.scenes.kept import Kept
 from biomassters.scenes.scene import BYTES_PER_PIXEL, Pixels, make_nodata
 from biomassters.scenes.stac.acquisitions import (
     CLOUDS,
@@ -72,7 +72,7 @@ class StacScene:
         self._s1 = s1
         self._s2 = s2
         self._patience = patience
-        self._blocks = KeptBlocks(self._composite, KEPT)
+        self._blocks = Kept(self._composite, KEPT)
 
     @property
     def kept_bytes(self) -> int:
@@ -89,7 +89,7 @@ class StacScene:
         """
         pixels = make_nodata(box)
         for part in box.split(BLOCK):
-            block = Box(part.row // BLOCK * BLOCK, part.column // BLOCK * BLOCK, BLOCK, BLOCK)
+            block = part.find_square(BLOCK)
             (rows, columns), place = part.within(box), part.within(block)
             for image, values in zip(pixels, self._blocks.get(block).cut(*place), strict=True):
                 image[..., rows, columns] = values
@@ -209,6 +209,5 @@ def _list_bands(s1: Sequence[S1Acquisition], s2: Sequence[S2Acquisition]) -> tup
 
 
 def _identify(description: StacDescription, acquisitions: Iterable[Acquisition]) -> str:
-    facts = [str(_VERSION), str(BLOCK), description.model_dump_json()]
-    facts += [acquisition.facts for acquisition in acquisitions]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+    of_items = [acquisition.facts for acquisition in acquisitions]
+    return digest_facts([_VERSION, BLOCK, description.model_dump(mode="json"), of_items])
