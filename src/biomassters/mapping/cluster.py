@@ -49,9 +49,10 @@ def make_with_dask(
             " one (docs/maps.md), or mend --dask"
         ) from None
     with client:
+        located = job.locate()
         futures = [
             client.submit(
-                _make_tile, job.locate(), box, memory, fingerprint, retries=RETRIES, pure=False
+                _make_tile, located, box, memory, fingerprint, retries=RETRIES, pure=False
             )
             for box in tiles
         ]

@@ -18,15 +18,15 @@ from typing import Any, Final
 
 import pyproj
 import pystac
-import rasterio
 import shapely
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import DataType, NoDataStrings, RasterBand, RasterExtension
 
 from biomassters.mapping.layout import TILES
 from biomassters.mapping.pixel_areas import measure_sides
+from biomassters.mapping.preview import PREVIEW
 from biomassters.mapping.stac_model import MODEL, MODEL_NAME, ModelFacts, describe_models
-from biomassters.mapping.virtual_raster import VRT
+from biomassters.mapping.virtual_raster import VRT, count_bands
 from biomassters.prediction.maps import BANDS, UNITS
 from biomassters.processes.writing import write_whole
 from biomassters.scenes.grid import Box, Grid
@@ -47,7 +47,7 @@ DECIMALS: Final = 7
 
 FILES: Final = (
     ("vrt", VRT, "application/x-gdal-vrt", ["data", "virtual"]),
-    ("thumbnail", "preview.png", pystac.MediaType.PNG, ["thumbnail"]),
+    ("thumbnail", PREVIEW, pystac.MediaType.PNG, ["thumbnail"]),
 )
 """Assets of the collection, where they are: key, file, media type, roles."""
 
@@ -88,9 +88,9 @@ def write_catalogue(
         The collection's file.
     """
     tiles = sorted(tiles, key=lambda tile: (tile[1].row, tile[1].column))
+    n_bands = count_bands(tiles)
     for path, box in tiles:
-        with rasterio.open(path) as raster:
-            item = _describe_tile(path.stem, grid, box, facts, raster.count)
+        item = _describe_tile(path.stem, grid, box, facts, n_bands)
         _write_json(path.with_suffix(".json"), item.to_dict(transform_hrefs=False))
     whole = _outline(grid, grid.extent)
     start, end = (day.isoformat() for day in read_period(facts.period))

@@ -66,6 +66,11 @@ def write_vrt(folder: Path, grid: Grid, tiles: Sequence[tuple[Path, Box]]) -> Pa
     return path
 
 
+def count_bands(tiles: Sequence[tuple[Path, Box]]) -> int:
+    """Return the bands that each of a map's tiles has; 1 where there is none."""
+    return _read_facts(tiles)[0]
+
+
 def _read_facts(
     tiles: Sequence[tuple[Path, Box]],
 ) -> tuple[int, Mapping[str, str], tuple[int, int]]:

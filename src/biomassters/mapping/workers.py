@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 
+from biomassters.batches.distributed import Processes
 from biomassters.errors import BusyError
 from biomassters.mapping.job import MapJob, Mapper, open_mapper
 from biomassters.mapping.making import Outcome, make_tiles
@@ -20,7 +21,6 @@ PARTS_PER_WORKER: Final = 4
 """Runs of tiles that a worker takes one after the other: ends differ by a part, not by a worker."""
 
 _mapper: Mapper | None = None
-_memory: int | None = None
 
 
 def make_with_workers(
@@ -42,11 +42,10 @@ def make_with_workers(
     # Spawned, since threads and GPUs do not survive a fork.
     context = multiprocessing.get_context("spawn")
     numbers = context.Value("i", 0)
-    with ProcessPoolExecutor(
-        n_workers, context, _start, (job, numbers, n_workers, memory)
-    ) as workers:
+    with ProcessPoolExecutor(n_workers, context, _start, (job, numbers, n_workers)) as workers:
         try:
-            for done in as_completed([workers.submit(_make_part, part) for part in parts]):
+            futures = [workers.submit(_make_part, part, memory) for part in parts]
+            for done in as_completed(futures):
                 yield done.result()
         except BrokenProcessPool:
             raise BusyError(
@@ -58,22 +57,19 @@ def make_with_workers(
             workers.shutdown(cancel_futures=True)
 
 
-def _start(job: MapJob, numbers: object, n_workers: int, memory: int | None) -> None:
-    global _mapper, _memory
+def _start(job: MapJob, numbers: object, n_workers: int) -> None:
+    global _mapper
     end_with_parent()
     with numbers.get_lock():  # type: ignore[attr-defined]
         number = numbers.value  # type: ignore[attr-defined]
         numbers.value += 1  # type: ignore[attr-defined]
     torch.set_num_threads(max(1, count_cores() // n_workers))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", number % torch.cuda.device_count())
-    _mapper, _memory = open_mapper(job, device), memory
+    _mapper = open_mapper(job, Processes(local_rank=number).device)
 
 
-def _make_part(tiles: list[Box]) -> Outcome:
+def _make_part(tiles: list[Box], memory: int | None) -> Outcome:
     assert _mapper is not None  # noqa: S101
     total = Outcome()
-    for outcome in make_tiles(_mapper, tiles, memory=_memory):
+    for outcome in make_tiles(_mapper, tiles, memory=memory):
         total.add(outcome)
     return total
