@@ -10,36 +10,22 @@ from biomassters.fingerprint.stage_inputs import hold_inputs
 from biomassters.mapping.job import describe_job
 from biomassters.mapping.running import Means, make_map
 from biomassters.mapping.summary import write_summary
-from biomassters.params import sections
-from biomassters.params.map_sections import ChipSize, MapParams, parse_scene
+from biomassters.params.map_sections import MappedParams, parse_scene
 from biomassters.params.reading import read_params
 from biomassters.processes.ending import run_script
 
 METRICS = Path("metrics/maps")
 
 
-class Params(sections.Section):
+class Params(MappedParams):
     """What this stage reads of params.yaml."""
-
-    cleaning: sections.CleaningName
-    data: ChipSize
-    predict: sections.PredictParams
-    map: MapParams
 
 
 def main() -> None:
     """Make the map of the scene that the command line names."""
     name = parse_scene(sys.argv[1:])
     with hold_inputs(__file__, scene=name):
-        params = read_params(Params)
-        job = describe_job(
-            Path(f"scenes/{name}.yaml"),
-            Path("maps") / name,
-            cleaning=params.cleaning,
-            chip_size=params.data.chip_size,
-            predict=params.predict,
-            map_params=params.map,
-        )
+        job = describe_job(Path(f"scenes/{name}.yaml"), Path("maps") / name, read_params(Params))
         print(make_map(job, Means()).describe())
         write_summary(job.folder, METRICS)
 

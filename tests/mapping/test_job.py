@@ -8,7 +8,7 @@ from example_scenes import PREDICT, ArrayScene, make_job
 
 from biomassters.errors import ChipDataError, ModelError, SceneError
 from biomassters.mapping.job import MapJob, Mapper, describe_job, fingerprint_code
-from biomassters.params.map_sections import MapParams
+from biomassters.params.map_sections import ChipSize, MapParams, MappedParams
 from biomassters.scenes.grid import Box, Grid
 from biomassters.store.bands import BANDS, S1_BANDS
 
@@ -84,10 +84,12 @@ def test_job_in_absolute_paths_is_the_same_job() -> None:
     job = describe_job(
         Path("scenes/a.yaml"),
         Path("maps/a"),
-        cleaning="none",
-        chip_size=64,
-        predict=PREDICT.model_copy(update={"calibration": "calibration.json"}),
-        map_params=MapParams(overlap=0.25, tta="none"),
+        MappedParams(
+            cleaning="none",
+            data=ChipSize(chip_size=64),
+            predict=PREDICT.model_copy(update={"calibration": "calibration.json"}),
+            map=MapParams(overlap=0.25, tta="none"),
+        ),
     )
     located = job.locate()
     assert located.scene == Path.cwd() / "scenes/a.yaml"

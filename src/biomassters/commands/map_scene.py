@@ -7,16 +7,8 @@ from biomassters.mapping.job import describe_job
 from biomassters.mapping.memory import parse_memory
 from biomassters.mapping.parts import WHOLE, check_tile_size, parse_shard
 from biomassters.mapping.running import Means, make_map
-from biomassters.params.map_sections import ChipSize, MapParams
+from biomassters.params.map_sections import MappedParams
 from biomassters.params.reading import read_params
-from biomassters.params.sections import CleaningName, PredictParams, Section
-
-
-class _Params(Section):
-    cleaning: CleaningName
-    data: ChipSize
-    predict: PredictParams
-    map: MapParams
 
 
 def map_scene(
@@ -54,16 +46,7 @@ def map_scene(
             "expected one of --workers (1 or more), --shard and --dask, got"
             f" {got}, at the command line; leave out the others"
         )
-    params = read_params(_Params)
-    job = describe_job(
-        scene,
-        folder,
-        cleaning=params.cleaning,
-        chip_size=params.data.chip_size,
-        predict=params.predict,
-        map_params=params.map,
-        tile_size=check_tile_size(tile_size),
-    )
+    job = describe_job(scene, folder, read_params(MappedParams), check_tile_size(tile_size))
     means = Means(
         shard=parse_shard(shard) if shard else WHOLE,
         workers=workers,

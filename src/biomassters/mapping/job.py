@@ -27,7 +27,7 @@ from biomassters.model.biomass_model import BiomassModel
 from biomassters.model.quantile_head import N_QUANTILES
 from biomassters.model.weights import identify_weights
 from biomassters.model.weights_header import list_weights
-from biomassters.params.map_sections import MapParams
+from biomassters.params.map_sections import MapParams, MappedParams
 from biomassters.params.sections import CleaningName, PredictParams
 from biomassters.prediction.engines import describe_engine
 from biomassters.prediction.ensemble import choose_engines, open_ensemble
@@ -87,34 +87,24 @@ class MapJob:
 
 
 def describe_job(
-    scene: Path,
-    folder: Path,
-    *,
-    cleaning: CleaningName,
-    chip_size: int,
-    predict: PredictParams,
-    map_params: MapParams,
-    tile_size: int = DEFAULT_TILE_SIZE,
+    scene: Path, folder: Path, params: MappedParams, tile_size: int = DEFAULT_TILE_SIZE
 ) -> MapJob:
     """Return a map to be made as params.yaml says, with the models that its stages make.
 
     Args:
         scene: The scene's YAML.
         folder: The map's.
-        cleaning: What is done to a window's values before.
-        chip_size: Side of a window, pixels.
-        predict: How chips are predicted.
-        map_params: What maps have beside that.
+        params: What params.yaml says of maps.
         tile_size: Side of a tile, pixels.
     """
     return MapJob(
         scene=scene,
         folder=folder,
-        models=MODELS / predict.models,
-        window_size=chip_size,
-        cleaning=cleaning,
-        predict=predict,
-        map=map_params,
+        models=MODELS / params.predict.models,
+        window_size=params.data.chip_size,
+        cleaning=params.cleaning,
+        predict=params.predict,
+        map=params.map,
         tile_size=tile_size,
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from biomassters.errors import ParamsError
-from biomassters.params.sections import Section, ViewsName
+from biomassters.params.sections import CleaningName, PredictParams, Section, ViewsName
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
@@ -71,3 +71,19 @@ class MapParams(Section):
 
     overlap: float = Field(ge=0, le=0.5)
     tta: ViewsName
+
+
+class MappedParams(Section):
+    """What a map depends on of params.yaml, whoever makes it.
+
+    Attributes:
+        cleaning: What is done to a window's values before.
+        data: The size of its windows.
+        predict: How they are predicted.
+        map: What maps have beside that.
+    """
+
+    cleaning: CleaningName
+    data: ChipSize
+    predict: PredictParams
+    map: MapParams

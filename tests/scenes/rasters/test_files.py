@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 from raster_examples import (
@@ -16,6 +15,7 @@ from raster_examples import (
     write_months,
 )
 from raster_server import Fault, RasterServer, serve_folder, serve_s3
+from s3_server import connect, tell_gdal
 
 from biomassters.errors import UnreadableRasterError
 from biomassters.scenes.grid import Box
@@ -155,17 +155,8 @@ def test_damaged_local_file_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_scene_is_read_from_s3(folder: Path, tmp_path: Path, monkeypatch) -> None:
     with serve_s3() as port:
-        monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{port}")
-        monkeypatch.setenv("AWS_HTTPS", "NO")
-        monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
-        monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            region_name="us-east-1",
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",  # noqa: S106
-        )
+        tell_gdal(port, monkeypatch)
+        client = connect(port)
         client.create_bucket(Bucket="scenes", ACL="public-read")
         for path in folder.glob("*_10.tif"):
             client.put_object(

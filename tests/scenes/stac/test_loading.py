@@ -4,23 +4,23 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pystac
 import pytest
 import rasterio
 from numpy.typing import NDArray
-from s3_server import BUCKET, run_service
+from s3_server import BUCKET, connect, run_service, tell_gdal
 from stac_examples import CORNER, Raster, lay_raster, make_item, serve_assets, write_cog
 
 from biomassters.errors import UnreadableRasterError
 from biomassters.scenes.grid import Box, Grid
-from biomassters.scenes.stac.loading import BLOCK, Load, Patience, load_block
+from biomassters.scenes.patience import Patience
+from biomassters.scenes.stac.loading import BLOCK, Load, load_block
 
 GRID = Grid("EPSG:3067", 10.0, Box(0, 0, 1, 1))
 BLOCK_BOX = Box(int(-CORNER[1] // 10), int(CORNER[0] // 10), BLOCK, BLOCK)
 RED = Load(("B4",), "uint16", 0)
-SHORT = Patience(tries=3, wait_s=0.001)
+SHORT = Patience(tries=3, first_wait_s=0.001)
 
 
 def make_raster(crs: str = "EPSG:32635") -> Raster:
@@ -141,20 +141,11 @@ def test_s3_address_is_read_without_an_account(
     tmp_path: Path, raster: Raster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run_service(()) as port:
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            region_name="us-east-1",
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",  # noqa: S106
-        )
+        client = connect(port)
         client.upload_file(str(tmp_path / "red.tif"), BUCKET, "a/red.tif")
         client.put_object_acl(Bucket=BUCKET, Key="a/red.tif", ACL="public-read")
         client.close()
-        monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{port}")
-        for name, value in (("HTTPS", "NO"), ("VIRTUAL_HOSTING", "FALSE")):
-            monkeypatch.setenv(f"AWS_{name}", value)
-        monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+        tell_gdal(port, monkeypatch)
         np.testing.assert_array_equal(
             read(name_asset(raster, f"s3://{BUCKET}/a/red.tif")), expect(raster)
         )

@@ -25,9 +25,9 @@ from stac_examples import (
 
 from biomassters.errors import SceneError
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.scene import Pixels, Scene
 from biomassters.scenes.stac.description import StacDescription
-from biomassters.scenes.stac.loading import Patience
 from biomassters.scenes.stac.stac_scene import StacScene, open_stac_scene
 from biomassters.store.bands import CLP, S1_STORED_NODATA, S2_STORED_NODATA
 

@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from biomassters.packing.decoding import mark_missing_clouds, store_backscatter
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.rasters.description import RasterDescription
-from biomassters.scenes.rasters.files import Patience
 from biomassters.scenes.rasters.opening import open_raster_scene
 from biomassters.scenes.rasters.scene import RasterScene
 from biomassters.scenes.scene import Pixels

@@ -15,9 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import boto3
+import pytest
 from example_chips import simulate_records
 from moto.server import ThreadedMotoServer
 from waiting import PATIENCE_S
@@ -69,6 +70,25 @@ def assert_all_right(
         assert all(type(data) is bytes for data in files.values())
 
 
+def connect(port: int) -> Any:
+    """Return a client of the service behind a port, with an account."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",  # noqa: S106
+    )
+
+
+def tell_gdal(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let GDAL ask the service behind a port, without an account, for this test."""
+    monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_HTTPS", "NO")
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+
+
 @contextlib.contextmanager
 def run_service(chips: Sequence[ChipRecord] = CHIPS) -> Iterator[int]:
     """Yield the port of a service that has these chips in the mirror's folders."""
@@ -76,13 +96,7 @@ def run_service(chips: Sequence[ChipRecord] = CHIPS) -> Iterator[int]:
     service.start()
     try:
         _, port = service.get_host_and_port()
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            region_name="us-east-1",
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",  # noqa: S106
-        )
+        client = connect(port)
         client.create_bucket(Bucket=BUCKET, ACL="public-read")
         for chip in chips:
             for record in list_files(chip):

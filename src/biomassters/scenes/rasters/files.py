@@ -15,13 +15,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from biomassters.errors import UnreadableRasterError
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.rasters.addresses import Address
 
 T = TypeVar("T")
@@ -52,20 +53,6 @@ _FOR_GOOD: Final = (
 """Parts of GDAL's messages for which no further try helps, what was got, and the remedy."""
 
 
-class Patience(NamedTuple):
-    """How long a raster that cannot be read is tried.
-
-    Attributes:
-        tries: In all, of a raster over a network; a local one is tried once.
-        first_wait_s: Before the second; each further wait is twice the one before.
-        longest_wait_s: At most.
-    """
-
-    tries: int = 6
-    first_wait_s: float = 0.5
-    longest_wait_s: float = 30.0
-
-
 class RasterFiles:
     """Rasters that are open, or are opened when they are used; any thread may use them."""
 
@@ -94,8 +81,7 @@ class RasterFiles:
                 words = _gather_words(error)
                 if number == tries or _find_reason(words) is not None:
                     raise _explain(address, words, number) from None
-            wait_s = self.patience.first_wait_s * 2 ** (number - 1)
-            time.sleep(min(wait_s, self.patience.longest_wait_s))
+            time.sleep(self.patience.wait_s(number))
         raise AssertionError("there is one try at least")
 
     def close(self) -> None:

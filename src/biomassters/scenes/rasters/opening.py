@@ -12,11 +12,12 @@ from tqdm import tqdm
 from biomassters.errors import SceneError, name_few
 from biomassters.fingerprint.digest import digest_facts
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.radiometry import Samples, check_radiometry, refuse_findings
 from biomassters.scenes.rasters.addresses import Address
 from biomassters.scenes.rasters.claims import find_mixed_years, gather_claims
 from biomassters.scenes.rasters.description import RasterDescription, RasterEntry, fill_template
-from biomassters.scenes.rasters.files import Patience, RasterFiles
+from biomassters.scenes.rasters.files import RasterFiles
 from biomassters.scenes.rasters.headers import RasterHeader, check_place, find_offset, read_header
 from biomassters.scenes.rasters.sampling import Lattice
 from biomassters.scenes.rasters.scene import RasterScene, Source

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from biomassters.errors import UnreadableRasterError
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.stac.search_results import redact
 
 log = logging.getLogger(__name__)
@@ -39,16 +40,8 @@ _GONE: Final = {401: "no permission", 403: "no permission", 404: "no such file",
 """Answers that no waiting changes."""
 
 
-class Patience(NamedTuple):
-    """How long to try.
-
-    Attributes:
-        tries: In all, 1 or more.
-        wait_s: Before the second one; it doubles each time.
-    """
-
-    tries: int = 5
-    wait_s: float = 1.0
+PATIENCE: Final = Patience(tries=5, first_wait_s=1.0)
+"""With items' rasters, unless another is asked for."""
 
 
 class Load(NamedTuple):
@@ -162,7 +155,6 @@ def _try_patiently(
     patience: Patience,
 ) -> dict[str, NDArray[Any]]:
     options: dict[str, str] = {}
-    wait_s = patience.wait_s
     for n_tries in range(1, patience.tries + 1):
         try:
             return attempt(**options)
@@ -171,12 +163,12 @@ def _try_patiently(
             status = _ask_status(item.assets[band].href) if band else None
             if not _is_remote(item, load) or status in _GONE or n_tries == patience.tries:
                 raise _explain(item, band, told, status) from None
+        wait_s = patience.wait_s(n_tries)
         log.warning("item %s: %s; trying again in %g s", item.id, told, wait_s)
         # GDAL would answer from what it kept of the failure.
         hosts = {"/vsicurl/" + "/".join(a.href.split("/")[:3]) for a in item.assets.values()}
         options = {"CPL_VSIL_CURL_NON_CACHED": ":".join(sorted(hosts))}
         time.sleep(wait_s)
-        wait_s *= 2
     raise AssertionError("patience.tries is 0")
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from biomassters.errors import SceneError
 from biomassters.scenes.grid import Grid
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.stac.acquisitions import Acquisition, S1Acquisition, S2Acquisition
 from biomassters.scenes.stac.description import StacDescription
-from biomassters.scenes.stac.loading import Load, Patience, load_block
+from biomassters.scenes.stac.loading import Load, load_block
 from biomassters.scenes.stac.reflectance_offset import RAW_OFFSET, looks_offset
 
 log = logging.getLogger(__name__)

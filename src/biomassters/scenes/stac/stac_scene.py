@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from biomassters.fingerprint.digest import digest_facts
 from biomassters.scenes.grid import Box, Grid
 from biomassters.scenes.kept import Kept
+from biomassters.scenes.patience import Patience
 from biomassters.scenes.scene import BYTES_PER_PIXEL, Pixels, make_nodata
 from biomassters.scenes.stac.acquisitions import (
     CLOUDS,
@@ -28,7 +29,7 @@ from biomassters.scenes.stac.compositing import (
     to_reflectance,
 )
 from biomassters.scenes.stac.description import StacDescription
-from biomassters.scenes.stac.loading import BLOCK, Load, Patience, load_block
+from biomassters.scenes.stac.loading import BLOCK, PATIENCE, Load, load_block
 from biomassters.scenes.stac.pixel_checks import check_s1, check_s2
 from biomassters.scenes.stac.search_results import read_items
 from biomassters.scenes.stac.selection import select_acquisitions
@@ -190,7 +191,7 @@ def open_stac_scene(
         UnreadableRasterError: A raster of the sample that is looked at cannot be read.
     """
     where = str(path)
-    patience = patience or Patience()
+    patience = patience or PATIENCE
     grid = description.lay_grid(where)
     files = [path.parent / name for name in description.items]
     items = [(item, file) for file in files for item in read_items(file)]
