@@ -39,6 +39,24 @@ class AreaFactors(Section):
         """Return the factor of an area of this many pixels."""
         return float(np.interp(math.log(pixels), np.log(self.pixels), self.factor))
 
+    def surround(self, mean: float, error: float, naive: float, pixels: float) -> "AreaInterval":
+        """Return a mean with its interval.
+
+        Args:
+            mean: Of an area, t/ha.
+            error: Its standard error, t/ha.
+            naive: The same, as if pixels erred independently.
+            pixels: Of 10 m that count as much as the area's do by their weights.
+        """
+        reach = error * self.at(pixels)
+        return AreaInterval(
+            mean=mean,
+            standard_error=error,
+            lower=max(0.0, mean - reach),
+            upper=mean + reach,
+            naive_standard_error=naive,
+        )
+
 
 class AreaInterval(NamedTuple):
     """The mean of an area, and how far to trust it; t/ha.

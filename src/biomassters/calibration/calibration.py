@@ -87,14 +87,11 @@ class Calibration(Section):
         share /= share.sum()
         mean = float((share * np.where(share > 0, prediction, 0)).sum())
         deviations = share * np.where(share > 0, deviation, 0)
-        error = float(self.correlation.sum_errors(deviations))
-        reach = error * self.area.at(1 / float((share**2).sum()))
-        return AreaInterval(
-            mean=mean,
-            standard_error=error,
-            lower=max(0.0, mean - reach),
-            upper=mean + reach,
-            naive_standard_error=float(np.sqrt((deviations**2).sum())),
+        return self.area.surround(
+            mean,
+            error=float(self.correlation.sum_errors(deviations)),
+            naive=float(np.sqrt((deviations**2).sum())),
+            pixels=1 / float((share**2).sum()),
         )
 
     def describe(self) -> str:

@@ -96,7 +96,7 @@ class Correlation(Section):
         """
         height, width = deviations.shape[-2:]
         spectrum = _transform_kernel(self, height, width)
-        shape = _padded_shape(height, width)
+        shape = padded_shape(height, width)
         power = np.abs(rfft2(deviations, shape)) ** 2 * spectrum
         # Of a real image half the spectrum is kept; the other half is its mirror image.
         inner = slice(1, None) if shape[1] % 2 else slice(1, -1)
@@ -115,11 +115,11 @@ def measure_correlation(fields: Iterable[NDArray[np.float64]]) -> EmpiricalCorre
     products, pairs, n_pairs = (np.zeros(1) for _ in range(3))
     for field in fields:
         known = np.isfinite(field)
-        product, number = (_autocorrelate(image) for image in (np.where(known, field, 0.0), known))
+        product, number = (autocorrelate(image) for image in (np.where(known, field, 0.0), known))
         n_pairs = n_pairs + number
         # Per pixel of the chip, so that a chip half of which has no target counts as much.
         products, pairs = products + product / known.sum(), pairs + number / known.sum()
-    distance = _measure_lags(*field.shape)
+    distance = measure_lags(*field.shape)
     edges = np.unique(np.geomspace(1, min(field.shape), N_RINGS + 1).round()) - 0.5
     ring = np.searchsorted(edges, distance.ravel())  # 0: a pixel with itself
     images = products, pairs, n_pairs, pairs * distance
@@ -167,27 +167,35 @@ def fit_correlation(empirical: EmpiricalCorrelation, side: int) -> Correlation:
     )
 
 
-def _padded_shape(height: int, width: int) -> tuple[int, int]:
+def padded_shape(height: int, width: int) -> tuple[int, int]:
     """Return a size in which lags to either side do not meet, and that is fast to transform."""
     return next_fast_len(2 * height - 1, real=True), next_fast_len(2 * width - 1, real=True)
 
 
-def _measure_lags(height: int, width: int) -> NDArray[np.float64]:
-    """Return the distance of each lag in the padded shape, pixels; negative lags at the far end."""
+def measure_lags(
+    height: int, width: int, sides: tuple[float, float] = (1.0, 1.0)
+) -> NDArray[np.float64]:
+    """Return the distance of each lag in the padded shape; negative lags at the far end.
+
+    Args:
+        height: Of an image, pixels.
+        width: Likewise.
+        sides: Height and width of a pixel, in the unit of the distance.
+    """
     rows, columns = (
-        np.minimum(np.arange(length), length - np.arange(length))
-        for length in _padded_shape(height, width)
+        np.minimum(np.arange(length), length - np.arange(length)) * side
+        for length, side in zip(padded_shape(height, width), sides, strict=True)
     )
     return np.hypot(rows[:, None], columns[None, :])
 
 
-def _autocorrelate(image: NDArray[Any]) -> NDArray[np.float64]:
+def autocorrelate(image: NDArray[Any]) -> NDArray[np.float64]:
     """Return the sum of products of pixels at each lag, in the padded shape."""
-    shape = _padded_shape(*image.shape)
+    shape = padded_shape(*image.shape)
     return np.asarray(irfft2(np.abs(rfft2(image, shape)) ** 2, shape))
 
 
 @lru_cache(maxsize=4)
 def _transform_kernel(correlation: Correlation, height: int, width: int) -> NDArray[np.float64]:
     # Real, since the kernel is even.
-    return np.asarray(rfft2(correlation.at(_measure_lags(height, width))).real)
+    return np.asarray(rfft2(correlation.at(measure_lags(height, width))).real)

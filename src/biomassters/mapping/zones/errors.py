@@ -9,11 +9,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft2, next_fast_len, rfft2
 
 from biomassters.calibration.areas import AreaInterval
 from biomassters.calibration.calibration import Calibration
-from biomassters.calibration.correlation import Correlation
+from biomassters.calibration.correlation import Correlation, autocorrelate, measure_lags
 from biomassters.calibration.quantiles import Floats
 from biomassters.scenes.grid import Box
 from biomassters.store.bands import PIXEL_SIZE_M
@@ -91,16 +90,12 @@ class ErrorBlocks:
             calibration: Its correlation is by distance in pixels of 10 m.
             sides_m: Height and width of this map's pixels.
         """
-        sides = tuple(side / PIXEL_SIZE_M for side in sides_m)
-        error = self._sum_errors(calibration.correlation, (sides[0], sides[1])) / self.area
-        pixels = self.area**2 / self.squares * sides[0] * sides[1]
-        reach = error * calibration.area.at(pixels)
-        return AreaInterval(
-            mean=mean,
-            standard_error=error,
-            lower=max(0.0, mean - reach),
-            upper=mean + reach,
-            naive_standard_error=float(np.sqrt(self.variance)) / self.area,
+        height, width = (side / PIXEL_SIZE_M for side in sides_m)
+        return calibration.area.surround(
+            mean,
+            error=self._sum_errors(calibration.correlation, (height, width)) / self.area,
+            naive=float(np.sqrt(self.variance)) / self.area,
+            pixels=self.area**2 / self.squares * height * width,
         )
 
     def _sum_errors(self, correlation: Correlation, sides: tuple[float, float]) -> float:
@@ -113,17 +108,14 @@ class ErrorBlocks:
             correlation: By distance in pixels of 10 m.
             sides: Height and width of a pixel, in those.
         """
-        # Padded so far that lags to either side do not meet.
-        height, width = (next_fast_len(2 * length - 1, real=True) for length in self.box.shape)
-        spectrum = rfft2(self.deviations, (height, width))
-        products = irfft2(np.abs(spectrum) ** 2, (height, width))
-        lags = (np.minimum(np.arange(n), n - np.arange(n)) * self.side for n in (height, width))
-        rows, columns = (lag * side for lag, side in zip(lags, sides, strict=True))
         common = correlation.model_copy(update={"nugget": 0.0})
-        kernel = common.at(np.hypot(rows[:, None], columns[None, :]))
+        kernel = common.at(
+            measure_lags(*self.box.shape, (self.side * sides[0], self.side * sides[1]))
+        )
         if self.side > 1:
             self._average_near(kernel, common, sides)
-        variance = float((products * kernel).sum()) + correlation.nugget * self.variance
+        common_variance = float((autocorrelate(self.deviations) * kernel).sum())
+        variance = common_variance + correlation.nugget * self.variance
         return float(np.sqrt(max(0.0, variance)))
 
     def _average_near(
