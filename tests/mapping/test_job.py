@@ -3,13 +3,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import rasterio.env
 import torch
 from example_scenes import PREDICT, ArrayScene, make_job
 
 from biomassters.errors import ChipDataError, ModelError, SceneError
 from biomassters.mapping.job import MapJob, Mapper, describe_job, fingerprint_code
+from biomassters.mapping.memory import LEAST_CACHE
 from biomassters.params.map_sections import ChipSize, MapParams, MappedParams
 from biomassters.scenes.grid import Box, Grid
+from biomassters.scenes.scene import Pixels
 from biomassters.store.bands import BANDS, S1_BANDS
 
 CPU = torch.device("cpu")
@@ -96,3 +99,19 @@ def test_job_in_absolute_paths_is_the_same_job() -> None:
     assert located.models == Path.cwd() / "models/final"
     assert located.predict.calibration == str(Path.cwd() / "calibration.json")
     assert located.windows == job.windows
+
+
+def test_window_that_settles_engines_leaves_little_in_gdals_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL's own bound is a twentieth of the machine, taken before the memory is planned."""
+    bounds: list[int] = []
+    read = ArrayScene.read
+
+    def watch(scene: ArrayScene, box: Box) -> Pixels:
+        bounds.append(rasterio.env.getenv()["GDAL_CACHEMAX"])
+        return read(scene, box)
+
+    monkeypatch.setattr(ArrayScene, "read", watch)
+    open_job(make_job(tmp_path)).settle_engines()
+    assert bounds == [LEAST_CACHE]

@@ -176,7 +176,8 @@ class Mapper:
             size,
             size,
         )
-        pixels = self.scene.read(middle)
+        with rasterio.Env(GDAL_CACHEMAX=LEAST_CACHE):
+            pixels = self.scene.read(middle)
         self.blocks.predict_windows([pixels] * self.blocks.count_together())
 
     @cached_property
