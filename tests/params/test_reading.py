@@ -237,3 +237,11 @@ def test_fold_is_below_the_number_of_folds() -> None:
     assert [check_fold(parse_fold(str(fold)), split) for fold in range(3)] == [None] * 3
     with pytest.raises(ParamsError, match=r"below split\.n_folds = 3 of params\.yaml, got 3, at"):
         check_fold(3, split)
+
+
+def test_what_a_reader_changes_the_next_one_does_not_see(tmp_path: Path) -> None:
+    """Equal texts are parsed once."""
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {epochs: 2}")
+    read_document(path)["train"]["epochs"] = 3
+    assert read_document(path) == {"train": {"epochs": 2}}

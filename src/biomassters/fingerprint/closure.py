@@ -9,12 +9,12 @@ shows (`importlib`, `exec`, a changed `sys.path`) have no place in `src`; a test
 
 import ast
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from biomassters.errors import SourceCodeError
-from biomassters.fingerprint.meaning import hash_meaning, parse
+from biomassters.fingerprint.meaning import hash_meaning, hash_tree, parse, walk_statements
 
 LEFT_OUT: Final = (
     "biomassters.errors",
@@ -72,13 +72,13 @@ def hash_modules(root: Path, module: str) -> dict[str, str]:
         SourceCodeError: As `hash_closure`.
     """
     hashes: dict[str, str] = {}
-    waiting = [module]
+    waiting, modules = [module], _Modules(root)
     while waiting:
         name = waiting.pop()
-        path = None if name in hashes or is_left_out(name) else find_source(root, name)
+        path = None if name in hashes or is_left_out(name) else modules.find(name)
         if path is not None:
             hashes[name], imports = _read(path, name)
-            waiting += _list_modules(root, path, imports)
+            waiting += modules.list_loaded(path, imports)
     return dict(sorted(hashes.items()))
 
 
@@ -112,11 +112,12 @@ def _read(path: Path, name: str) -> tuple[str, tuple[Import, ...]]:
 @lru_cache(maxsize=1024)  # stages share most of their modules
 def _analyse(source: str, name: str, is_package: bool) -> tuple[str, tuple[Import, ...]]:
     """Return the hash of a source, and its imports."""
-    return hash_meaning(source), tuple(_list_imports(parse(source), name, is_package))
+    tree = parse(source)
+    return hash_tree(tree), tuple(_list_imports(tree, name, is_package))
 
 
 def _list_imports(tree: ast.Module, name: str, is_package: bool) -> Iterator[Import]:
-    for node in ast.walk(tree):
+    for node in walk_statements(tree.body):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, "", node.lineno)
@@ -130,33 +131,39 @@ def _list_imports(tree: ast.Module, name: str, is_package: bool) -> Iterator[Imp
                 yield Import(base, "" if alias.name == "*" else alias.name, node.lineno)
 
 
-def _list_modules(root: Path, importer: Path, imports: tuple[Import, ...]) -> Iterator[str]:
-    """Yield the modules of this project that imports load: packages, and what lies in them."""
-    for module, name, line in imports:
-        parts = module.split(".")
-        if not _is_module(root, parts[0]):
-            continue  # a library's
-        for depth in range(1, len(parts) + 1):
-            parent = ".".join(parts[:depth])
-            if not _is_module(root, parent):
-                raise _missing(parent, importer, line)
-            yield parent
-        if name and _is_module(root, f"{module}.{name}"):
-            yield f"{module}.{name}"
-        elif name and not _may_define(root, module):
-            raise _missing(f"{module}.{name}", importer, line)
+class _Modules:
+    """The modules below a folder, each looked for once: a hundred files import the same ones."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.find = cache(partial(find_source, root))
+        self._is_module = cache(self._has)
 
-def _is_module(root: Path, name: str) -> bool:
-    return find_source(root, name) is not None or root.joinpath(*name.split(".")).is_dir()
+    def list_loaded(self, importer: Path, imports: tuple[Import, ...]) -> Iterator[str]:
+        """Yield the modules of this project that imports load: packages, and what lies in them."""
+        for module, name, line in imports:
+            parts = module.split(".")
+            if not self._is_module(parts[0]):
+                continue  # a library's
+            for depth in range(1, len(parts) + 1):
+                parent = ".".join(parts[:depth])
+                if not self._is_module(parent):
+                    raise _missing(parent, importer, line)
+                yield parent
+            if name and self._is_module(f"{module}.{name}"):
+                yield f"{module}.{name}"
+            elif name and not self._may_define(module):
+                raise _missing(f"{module}.{name}", importer, line)
 
+    def _has(self, name: str) -> bool:
+        return self.find(name) is not None or self.root.joinpath(*name.split(".")).is_dir()
 
-def _may_define(root: Path, module: str) -> bool:
-    """Tell whether a module can have names of its own: it is no package of modules alone."""
-    path = find_source(root, module)
-    if path is None or path.name != "__init__.py":
-        return path is not None
-    return _read(path, module)[0] != hash_meaning("")
+    def _may_define(self, module: str) -> bool:
+        """Tell whether a module can have names of its own: it is no package of modules alone."""
+        path = self.find(module)
+        if path is None or path.name != "__init__.py":
+            return path is not None
+        return _read(path, module)[0] != hash_meaning("")
 
 
 def _missing(name: str, importer: Path, line: int) -> SourceCodeError:

@@ -15,6 +15,7 @@ local variable and another order of imports are other meanings, though they chan
 import ast
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 Canonical: TypeAlias = "str | list[Canonical]"
@@ -24,6 +25,16 @@ DIGITS: Final = 16
 
 _UNSEEN: Final = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 """Fields that follow from the others, or that only a type checker reads."""
+
+_FIELDS: Final = {
+    kind: sorted(set(kind._fields) - _UNSEEN)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+"""The others, by kind of node."""
+
+_BLOCKS: Final = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Fields with statements, or with what holds statements; of expressions they are no lists."""
 
 
 def hash_meaning(source: str) -> str:
@@ -35,7 +46,12 @@ def hash_meaning(source: str) -> str:
     Raises:
         SyntaxError: It is not Python.
     """
-    text = json.dumps(_canonicalise(parse(source)), separators=(",", ":"))
+    return hash_tree(parse(source))
+
+
+def hash_tree(tree: ast.Module) -> str:
+    """Return the hash of a module's meaning, of the tree that `parse` gives."""
+    text = json.dumps(_canonicalise(tree), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
@@ -45,23 +61,42 @@ def parse(source: str) -> ast.Module:
     Raises:
         SyntaxError: It is not Python.
     """
-    tree: ast.Module = _Visible().visit(ast.parse(source))
+    tree = ast.parse(source)
+    tree.body = _drop_unseen(tree.body)
     return tree
 
 
-class _Visible(ast.NodeTransformer):
-    """Takes away strings that are statements, and blocks for type checkers."""
+def walk_statements(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """Yield statements and those in them, in the order of the source."""
+    for node in statements:
+        yield node
+        for name in _BLOCKS:
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                yield from walk_statements(block)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        """Drop a string that is a statement."""
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            return None
-        return self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        """Replace a block for type checkers by what stands under its `else`, which runs."""
-        visited = self.generic_visit(node)
-        return node.orelse if _asks_for_a_type_checker(node.test) else visited
+def _drop_unseen(statements: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """Take away strings that are statements, and blocks for type checkers."""
+    kept: list[ast.stmt] = []
+    for node in statements:
+        for name in _BLOCKS:
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                setattr(node, name, _drop_unseen(block))
+        if isinstance(node, ast.If) and _asks_for_a_type_checker(node.test):
+            kept += node.orelse  # which runs
+        elif not _is_text(node):
+            kept.append(node)
+    return kept
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _asks_for_a_type_checker(test: ast.expr) -> bool:
@@ -82,17 +117,16 @@ def _canonicalise(value: object) -> Canonical:
     fields (`type_params` in 3.12), which are empty in whatever older versions can parse.
     """
     if isinstance(value, ast.AST):
-        fields = dict(ast.iter_fields(value))
-        if isinstance(value, ast.JoinedStr):
-            fields["values"] = _join_texts(value.values)
-        named = [
-            [name, _canonicalise(field)]
-            for name, field in sorted(fields.items())
-            if name not in _UNSEEN and field is not None and field != []
-        ]
         if isinstance(value, ast.Constant) and value.value is None:
-            named = [["value", "None"]]
-        return [type(value).__name__, *named]
+            return ["Constant", ["value", "None"]]
+        named: list[Canonical] = [type(value).__name__]
+        for name in _FIELDS[type(value)]:
+            field = getattr(value, name, None)
+            if name == "values" and isinstance(value, ast.JoinedStr):
+                field = _join_texts(value.values)
+            if field is not None and field != []:
+                named.append([name, _canonicalise(field)])
+        return named
     if isinstance(value, list):
         return ["", *(_canonicalise(item) for item in value)]
     # `ascii`, since `repr` shows a character or its code as this version's Unicode tables have it;

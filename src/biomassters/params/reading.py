@@ -5,6 +5,8 @@ Also what a command line adds to it: the fold.
 
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -94,7 +96,7 @@ def read_document(path: Path) -> dict[str, Any]:
             f"expected UTF-8 in {path}, got another encoding ({error}); save it in UTF-8"
         ) from None
     try:
-        document = YAML(typ="safe").load(text)
+        document = deepcopy(_parse(text))  # whoever reads it may change it
     except Exception as error:  # a dozen kinds: ValueError of 2001-99-99, KeyError of !!bool 1 ...
         raise ParamsError(
             f"expected YAML in {path}, got {_describe_mistake(error)}; mend the file"
@@ -103,6 +105,11 @@ def read_document(path: Path) -> dict[str, Any]:
         got = "nothing" if document is None else f"a {type(document).__name__}"
         raise ParamsError(f"expected `key: value` in {path}, got {got}; mend the file")
     return document
+
+
+@lru_cache(maxsize=8)  # the report reads dvc.yaml and params.yaml for each stage, 30 ms a time
+def _parse(text: str) -> Any:
+    return YAML(typ="safe").load(text)
 
 
 def look_up(values: Mapping[str, Any], key: str) -> Any:
