@@ -1,8 +1,9 @@
-"""A `python` that starts a stage's script in a tenth of its time, for the DVC of a workspace.
+"""A `dvc` and a `python` that start in a tenth of their time, for a workspace.
 
-It stands first on the PATH. What DVC runs is the command of dvc.yaml with DVC's own environment,
-folder and outputs; the script is forked as `forked_scripts` says. Any other command, and one that
-is to find other modules first (PYTHONPATH), is the real python's.
+They stand first on the PATH. What DVC runs is the command of dvc.yaml with DVC's own environment,
+folder and outputs; the script is forked as `forked_scripts` says, and DVC itself from a process
+that has imported it. Any other command, and one that is to find other modules first (PYTHONPATH),
+is the real python's.
 
 A process so started does not end with DVC, nor has it a command line of its own: what is to be
 killed or looked for is started by the real one (`Workspace.start`).
@@ -28,15 +29,20 @@ LIBRARIES = (
     *("sklearn.ensemble", "scipy.optimize", "matplotlib.image", "jinja2", "rasterio.warp"),
     *("pyproj", "shapely.geometry", "exactextract.raster", "pystac.extensions.raster"),
     *("safetensors.torch", "matplotlib.backends.backend_agg", "fastcrc", "scipy.stats"),
+    *("dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.experiments.run"),
 )
-"""Beside those of `forked_scripts`: what some stages import."""
+"""Beside those of `forked_scripts`: what some stages import, and DVC."""
+
+MODULES = ("biomassters", "dvc")
+"""That are run by `python -m`."""
 
 COMMAND = """#!/bin/sh
-exec '{python}' -IS '{folder}/ask.py' "$@"
+exec '{python}' -IS '{folder}/ask.py' {command}"$@"
 """
 ASK = """import json, os, socket, sys
 command, path = sys.argv[1:], os.environ.get("PYTHONPATH", "")
-if os.pathsep in path or not (command and command[0].startswith("src/")):
+is_known = command[:1] == ["-m"] and command[1:2] and command[1] in {modules!r}
+if os.pathsep in path or not (is_known or command and command[0].startswith("src/")):
     os.execv({python!r}, [{python!r}, *command])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -61,10 +67,12 @@ def start_forked_python() -> Path:
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    names = {"python": sys.executable, "folder": folder, "address": str(address)}
+    names = {"python": sys.executable, "address": str(address), "modules": MODULES}
     (folder / "ask.py").write_text(ASK.format(**names))
-    (folder / "python").write_text(COMMAND.format(**names))
-    (folder / "python").chmod(0o755)
+    for name, command in (("python", ""), ("dvc", "-m dvc ")):
+        path = folder / name
+        path.write_text(COMMAND.format(python=sys.executable, folder=folder, command=command))
+        path.chmod(0o755)
     assert happens(address.exists)
     return folder
 

@@ -96,7 +96,7 @@ def become_script(
     Args:
         sources: The folder of the package.
         folder: Where the script works.
-        command: It, and its arguments.
+        command: It, or `-m` and a module, and its arguments.
         environment: All of its variables.
     """
     import torch
@@ -110,9 +110,13 @@ def become_script(
     os.chdir(folder)
     own = [path for path in sys.path if not Path(path, "biomassters").is_dir()]
     sys.path[:] = [str(sources), *own]
-    sys.argv[:] = list(command)
     assert not any(name.startswith("biomassters") for name in sys.modules)
-    runpy.run_path(command[0], run_name="__main__")
+    if command[0] == "-m":
+        sys.argv[:] = list(command[1:])
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = list(command)
+        runpy.run_path(command[0], run_name="__main__")
 
 
 def keep_bytecode(environment: Mapping[str, str]) -> None:
