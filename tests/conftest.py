@@ -20,16 +20,29 @@ settings.load_profile("patient")
 TESTS = Path(__file__).parent
 
 SLOWEST_FOLDERS = ("pipeline", "mapping", "training", "model", "packing")
-"""First, so that of the two processes of `make test` neither is left alone with a file of minutes.
+"""First, so that no process of `make test` is left alone with a file of minutes."""
 
-Files of many tests come first by xdist's own order, and the longest have few.
+FIRST = TESTS / "pipeline/test_runs.py"
+"""The longest of those that share one run of the pipeline, which it makes.
+
+Meanwhile the other process has files that do not wait for it.
 """
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the folders that take longest first; the order is the same in each process."""
-    rank = {folder: place for place, folder in enumerate(SLOWEST_FOLDERS)}
-    items.sort(key=lambda item: rank.get(item.path.relative_to(TESTS).parts[0], len(rank)))
+    folders = {folder: place for place, folder in enumerate(SLOWEST_FOLDERS)}
+    sharing = {
+        item.path
+        for item in items
+        if isinstance(item, pytest.Function) and "finished_pipeline" in item.fixturenames
+    }
+
+    def rank(item: pytest.Item) -> tuple[int, bool, bool]:
+        folder = item.path.relative_to(TESTS).parts[0]
+        return folders.get(folder, len(folders)), item.path != FIRST, item.path in sharing
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,7 @@
 
 They stand first on the PATH. What DVC runs is the command of dvc.yaml with DVC's own environment,
 folder and outputs; the script is forked as `forked_scripts` says, and DVC itself from a process
-that has imported it. Any other command, and one that is to find other modules first (PYTHONPATH),
-is the real python's.
+that has imported it. Any other command is the real python's.
 
 A process so started does not end with DVC, nor has it a command line of its own: what is to be
 killed or looked for is started by the real one (`Workspace.start`).
@@ -40,9 +39,9 @@ COMMAND = """#!/bin/sh
 exec '{python}' -IS '{folder}/ask.py' {command}"$@"
 """
 ASK = """import json, os, socket, sys
-command, path = sys.argv[1:], os.environ.get("PYTHONPATH", "")
-is_known = command[:1] == ["-m"] and command[1:2] and command[1] in {modules!r}
-if os.pathsep in path or not (is_known or command and command[0].startswith("src/")):
+command = sys.argv[1:]
+is_module = command[:1] == ["-m"] and command[1:2] and command[1] in {modules!r}
+if not (is_module or command and command[0].startswith("src/")):
     os.execv({python!r}, [{python!r}, *command])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})

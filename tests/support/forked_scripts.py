@@ -3,6 +3,7 @@
 What runs is the workspace's own script and sources, as by `python src/train.py 0`.
 """
 
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -108,8 +109,12 @@ def become_script(
     keep_bytecode(environment)
     torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     os.chdir(folder)
+    first = list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
     own = [path for path in sys.path if not Path(path, "biomassters").is_dir()]
-    sys.path[:] = [str(sources), *own]
+    sys.path[:] = [str(sources), *first, *own]
+    if any(Path(path, "sitecustomize.py").exists() for path in first):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")  # as Python does when it starts
     assert not any(name.startswith("biomassters") for name in sys.modules)
     if command[0] == "-m":
         sys.argv[:] = list(command[1:])
