@@ -19,7 +19,6 @@ from tiny_training import (
 )
 from together import run_together
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from biomassters.batches.distributed import ALONE, Processes, join_processes
@@ -28,6 +27,7 @@ from biomassters.store.chips import ChipStore
 from biomassters.training.engine import Recipe, Trainer
 from biomassters.training.kept_weights import AverageWeights
 from biomassters.training.optimisation import Schedule
+from biomassters.training.replicas import add_gradients_up
 from biomassters.training.shared_norms import synchronise
 
 pytestmark = pytest.mark.gpu
@@ -53,9 +53,7 @@ def compare_with_one_alone() -> dict[str, Any]:
     images = torch.rand(2, 12, 15, 32, 32, generator=torch.Generator().manual_seed(3)).to(device)
     alone, member = (place_model(build_tiny_model(), device).train() for _ in range(2))
     synchronise(member, dist.group.WORLD)
-    parallel = DistributedDataParallel(
-        member, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    parallel = add_gradients_up(member)
     for model in (alone, parallel):
         model(images).square().mean().backward()
     found = {

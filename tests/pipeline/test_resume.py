@@ -20,7 +20,7 @@ from locked import is_free
 from waiting import PATIENCE_S, happens
 from workspace import Workspace, make_tiny_workspace
 
-KILLS = {1: 7, 2: 3}
+KILLS = {1: 8, 2: 2}
 """Of each stage, by the number of processes."""
 EPOCHS = {1: 20, 2: 10}
 """Of each stage: more than are trained between the kills."""
@@ -164,6 +164,7 @@ def test_stages_that_are_killed_again_and_again_end_with_the_same_bytes(
     random = np.random.default_rng(20230 + processes)
     for stage, command in STAGES.items():
         run(uninterrupted, *command, processes=processes)
+        assert read_errors(uninterrupted) == ""
         for kill in range(KILLS[processes]):
             kill_at_random(killed, stage, random, processes=processes, while_saving=kill == 0)
         run(killed, *command, processes=processes)

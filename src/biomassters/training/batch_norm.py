@@ -1,7 +1,7 @@
 """The running statistics of batch normalisation, made one after each step of several processes.
 
-They are those that one process would have that ran the step's micro-batches in order. Not DDP's
-`broadcast_buffers`: only the first process's would count, and depend on the number of processes.
+They are those that one process would have that ran the step's micro-batches in order. Not what
+DDP broadcasts: only the first process's would count, and depend on the number of processes.
 What processes share within a micro-batch is `shared_norms`'s.
 """
 

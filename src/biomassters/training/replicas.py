@@ -5,7 +5,9 @@ for rounding, those of one process that computes the step's micro-batches one af
 """
 
 import gc
+import inspect
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -50,12 +52,7 @@ class Replica:
             return
         self._parallel = None
         gc.collect()  # the hooks of the connection before end with it, and it is part of a cycle
-        # Buffers are the running statistics, which `end_step` combines better than by taking the
-        # first process's. All that is trained has a gradient (the decoder's uncalled attention is
-        # frozen), so that DDP need not search each graph for what has none.
-        self._parallel = DistributedDataParallel(
-            _ScaledPrediction(self.model), broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        self._parallel = add_gradients_up(_ScaledPrediction(self.model))
 
     def predict_kept(self, images: Tensor, kept: KeptMonths) -> Tensor:
         """Return `BiomassModel.predict_kept`, whose gradients will be those of all processes."""
@@ -82,6 +79,20 @@ class Replica:
         """Let the running statistics be those of all micro-batches."""
         if self._statistics is not None:
             self._statistics.combine(self.processes, self.order.micro_batches_per_step)
+
+
+def add_gradients_up(module: nn.Module) -> DistributedDataParallel:
+    """Return a module whose gradients become the mean over the processes, buffers left alone.
+
+    Those are the running statistics, which `Replica.end_step` combines better than by taking the
+    first process's. All that is trained has a gradient (the decoder's uncalled attention is
+    frozen), so that DDP need not search each graph for what has none.
+    """
+    known = inspect.signature(DistributedDataParallel).parameters
+    # The second is the first one's name before torch 2.15, which warns of it.
+    names = [name for name in ("forward_sync_buffers", "broadcast_buffers") if name in known]
+    options: dict[str, Any] = {names[0]: False, "gradient_as_bucket_view": True}
+    return DistributedDataParallel(module, **options)
 
 
 class _ScaledPrediction(nn.Module):
