@@ -5,7 +5,6 @@ for rounding, those of one process that computes the step's micro-batches one af
 """
 
 import gc
-import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -88,10 +87,10 @@ def add_gradients_up(module: nn.Module) -> DistributedDataParallel:
     first process's. All that is trained has a gradient (the decoder's uncalled attention is
     frozen), so that DDP need not search each graph for what has none.
     """
-    known = inspect.signature(DistributedDataParallel).parameters
     # The second is the first one's name before torch 2.15, which warns of it.
-    names = [name for name in ("forward_sync_buffers", "broadcast_buffers") if name in known]
-    options: dict[str, Any] = {names[0]: False, "gradient_as_bucket_view": True}
+    is_new = "forward_sync_buffers" in DistributedDataParallel.__init__.__annotations__
+    name = "forward_sync_buffers" if is_new else "broadcast_buffers"
+    options: dict[str, Any] = {name: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(module, **options)
 
 
