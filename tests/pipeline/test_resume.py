@@ -20,8 +20,8 @@ from locked import is_free
 from waiting import PATIENCE_S, happens
 from workspace import Workspace, make_tiny_workspace
 
-KILLS = {1: 8, 2: 2}
-"""Of each stage, by the number of processes."""
+KILLS = {1: {"train": 9, "finetune": 9}, 2: {"train": 2}}
+"""Of each stage, by the number of processes; both stages train by the same engine."""
 EPOCHS = {1: 20, 2: 10}
 """Of each stage: more than are trained between the kills."""
 STAGES = {"train": ("src/train.py", "0"), "finetune": ("src/finetune.py",)}
@@ -162,17 +162,18 @@ def test_stages_that_are_killed_again_and_again_end_with_the_same_bytes(
     for workspace in (uninterrupted, killed):
         workspace.set_params({f"{stage}.epochs": EPOCHS[processes] for stage in STAGES})
     random = np.random.default_rng(20230 + processes)
-    for stage, command in STAGES.items():
-        run(uninterrupted, *command, processes=processes)
+    for stage, n_kills in KILLS[processes].items():
+        run(uninterrupted, *STAGES[stage], processes=processes)
         assert read_errors(uninterrupted) == ""
-        for kill in range(KILLS[processes]):
+        for kill in range(n_kills):
             kill_at_random(killed, stage, random, processes=processes, while_saving=kill == 0)
-        run(killed, *command, processes=processes)
+        run(killed, *STAGES[stage], processes=processes)
         assert "going on after epoch" in read_errors(killed)
     results, expected = read_results(killed), read_results(uninterrupted)
     assert set(results) == set(expected)
     assert {name for name in results if results[name] != expected[name]} == set()
-    models = {f"models/{name}.safetensors" for name in ("folds/fold-0", "final/final")}
+    trained = {"train": "folds/fold-0", "finetune": "final/final"}
+    models = {f"models/{trained[stage]}.safetensors" for stage in KILLS[processes]}
     assert models <= set(results)
 
 

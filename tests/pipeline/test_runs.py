@@ -53,11 +53,6 @@ def test_experiment_with_some_bands_with_quantiles_and_a_rate_that_yaml_reads_as
     assert "Training loss" in plots
 
 
-def test_experiment_with_another_tta_only_predicts_and_evaluates(workspace: Workspace) -> None:
-    result = workspace.run("dvc", "exp", "run", "-S", "predict.tta=none")
-    assert list_stages_run(result.stdout) == {"robustness", *MAPS.split()}
-
-
 def test_further_fold_trains_alone(workspace: Workspace) -> None:
     result = workspace.run("dvc", "exp", "run", "-S", "folds=[0,1]")
     expected = {"train@1", "calibrate", "baselines", *MAPS.split()}
@@ -83,7 +78,8 @@ def test_temporary_and_queued_experiments_leave_the_workspace_alone(workspace: W
     result = workspace.run("dvc", "exp", "run", "--temp", "-S", "predict.batch_size=1")
     # On a CPU the maps are the same, and are not evaluated again.
     assert list_stages_run(result.stdout) == {"robustness", "predict", "map@lakeland", "report"}
-    workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "predict.tta=dihedral")
+    changed = ("-S", "predict.tta=dihedral", "predict")
+    workspace.run("dvc", "exp", "run", "--queue", "--name", "queued", *changed)
     workspace.run("dvc", "exp", "run", "--run-all")
     assert "queued" in workspace.run("dvc", "exp", "list", "--name-only").stdout
     assert workspace.run("git", "status", "--porcelain").stdout == ""

@@ -268,7 +268,9 @@ def draw_histograms(histograms: Mapping[str, Sequence[tuple[float, float]]]) -> 
         histograms: By band: the middle of each bin and the share of the pixels with data in it.
     """
     columns = 4
-    figure = Figure(figsize=(13, 9), dpi=100, layout="constrained")
+    # A layout that measures each label and tick takes as long as all other pictures together.
+    figure = Figure(figsize=(13, 9), dpi=100)
+    figure.subplots_adjust(0.06, 0.03, 0.99, 0.97, hspace=0.28, wspace=0.22)
     grid = figure.subplots(-(-len(histograms) // columns), columns, squeeze=False)
     for axes, (name, bins) in zip(grid.flat, histograms.items(), strict=False):
         values, shares = np.asarray(bins).T
@@ -276,6 +278,8 @@ def draw_histograms(histograms: Mapping[str, Sequence[tuple[float, float]]]) -> 
         axes.set_title(f"{name} ({_unit(name)})", fontsize=9)
         axes.set_yscale("log")  # the tails are what normalisation has to cope with
         axes.set_ylim(bottom=max(1e-5, shares[shares > 0].min()) / 2)
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=7)
     for axes in grid.flat[len(histograms) :]:
         axes.set_axis_off()
