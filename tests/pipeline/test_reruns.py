@@ -206,6 +206,16 @@ def test_experiment_runs_exactly_what_a_changed_meaning_needs(workspace: Workspa
     assert list_stages_run(result.stdout) == {FINGERPRINT, "predict"}
 
 
+def test_what_new_code_would_make_again_may_be_kept(workspace: Workspace) -> None:
+    """As docs/reruns.md says."""
+    script = workspace.folder / "src/biomassters/training/replicas.py"
+    script.write_text(f"{script.read_text()}\nX = 1\n")
+    workspace.run("dvc", "repro", FINGERPRINT)
+    assert list_stages_to_run(workspace) == set(TRAINING.split())
+    workspace.run("dvc", "commit", "--force", "train", "finetune")
+    assert list_stages_to_run(workspace) == set()
+
+
 def test_missing_module_ends_the_fingerprint_in_one_line(workspace: Workspace) -> None:
     (workspace.folder / "src/biomassters/training/losses.py").unlink()
     result = workspace.run("dvc", "repro", check=False)
