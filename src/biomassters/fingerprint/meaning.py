@@ -18,10 +18,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
-Canonical: TypeAlias = "str | list[Canonical]"
+from biomassters.fingerprint.digest import DIGITS
 
-DIGITS: Final = 16
-"""Hex digits of a hash."""
+Canonical: TypeAlias = "str | list[Canonical]"
 
 _UNSEEN: Final = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 """Fields that follow from the others, or that only a type checker reads."""
