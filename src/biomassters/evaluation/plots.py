@@ -283,7 +283,7 @@ def draw_histograms(histograms: Mapping[str, Sequence[tuple[float, float]]]) -> 
         axes.tick_params(labelsize=7)
     for axes in grid.flat[len(histograms) :]:
         axes.set_axis_off()
-    figure.supylabel("share of pixels", fontsize=9)
+    figure.supylabel("share of pixels", fontsize=9, x=0.005)  # left of the longest number
     return figure
 
 
