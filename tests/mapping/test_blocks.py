@@ -29,7 +29,7 @@ def test_map_of_a_chip_is_its_prediction_where_no_other_window_sees(tmp_path: Pa
     scene, job = ArrayScene(Grid("EPSG:3067", 10.0, on_lattice)), make_job(tmp_path)
     mapper = Mapper(job, scene, CPU)
     (agbm,) = map_scene(job, scene)
-    (prediction,) = mapper.blocks.predict_windows([scene.pixels])[0]
+    (prediction,) = mapper.blocks.predict_batch(mapper.blocks.make_batch([scene.pixels]))[0]
     inside = slice(16, 48)
     np.testing.assert_allclose(agbm[inside, inside], prediction[inside, inside], rtol=1e-6)
     assert not np.allclose(agbm[:16], prediction[:16], rtol=1e-3)
@@ -98,7 +98,7 @@ def test_who_sees_more_counts_more_at_the_edge_of_the_data(tmp_path: Path) -> No
     draw_hole(scene, slice(None), slice(70, None))
     mapper = Mapper(make_job(tmp_path), scene, CPU)
     box = mapper.job.windows.block_box((0, 0))
-    sums = mapper.blocks.predict((0, 0), scene.read(box), box)
+    sums = mapper.blocks.predict(mapper.blocks.prepare((0, 0), scene.read(box), box))
     first, second = (64 * 64) / 64**2, (64 * (70 - 48)) / 64**2
     rise = np.sin(np.pi / 2 * 0.5 / 16) ** 2
     # Column 48: the last of the first window's middle, and the first of the second window.
@@ -113,7 +113,8 @@ def test_heads_and_engines_give_ordered_bounds(tmp_path: Path, engine: str, head
     job = make_job(tmp_path, head=head)
     job = replace(job, predict=job.predict.model_copy(update={"engine": engine}))
     mapper = Mapper(job, scene, CPU)
-    (window,) = mapper.blocks.predict_windows([scene.read(Box(-688_700, 44_800, 64, 64))])
+    pixels = scene.read(Box(-688_700, 44_800, 64, 64))
+    (window,) = mapper.blocks.predict_batch(mapper.blocks.make_batch([pixels]))
     assert window.shape == ((3 if head == "quantiles" else 1), 64, 64)
     if head == "quantiles":
         assert (np.diff(window, axis=0) >= 0).all()

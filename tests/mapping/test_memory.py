@@ -3,9 +3,9 @@ import pytest
 
 from biomassters.errors import ParamsError
 from biomassters.mapping.memory import GIB, MIB, parse_memory, plan_memory
-from biomassters.mapping.windows import Windows
 
-WINDOWS = Windows(64, 16)
+BLOCK = 256 * 256
+"""Pixels."""
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_what_is_no_memory_is_refused(text: str) -> None:
 
 def test_more_memory_reads_further_ahead_and_keeps_more() -> None:
     used = psutil.Process().memory_info().rss
-    plans = [plan_memory(used + extra * MIB, WINDOWS, 512, 4) for extra in (500, 1000, 4000)]
+    plans = [plan_memory(used + extra * MIB, BLOCK, 512, 4) for extra in (500, 1000, 4000)]
     assert plans == sorted(plans, key=lambda plan: (plan.blocks_ahead, plan.kept_bytes))
     assert plans[0].blocks_ahead >= 1
     assert plans[-1].blocks_ahead == 8
@@ -39,10 +39,10 @@ def test_more_memory_reads_further_ahead_and_keeps_more() -> None:
 
 def test_what_a_scene_keeps_is_left_to_it() -> None:
     limit = psutil.Process().memory_info().rss + 4000 * MIB
-    alone, beside = (plan_memory(limit, WINDOWS, 512, 4, kept) for kept in (0, GIB))
+    alone, beside = (plan_memory(limit, BLOCK, 512, 4, kept) for kept in (0, GIB))
     assert beside.kept_bytes + beside.cache_bytes < alone.kept_bytes + alone.cache_bytes
 
 
 def test_too_little_memory_is_refused_with_what_would_do() -> None:
     with pytest.raises(ParamsError, match=r"at least [0-9.]+ GiB .*, got 0\.00, at --memory"):
-        plan_memory(1000, WINDOWS, 512, 4)
+        plan_memory(1000, BLOCK, 512, 4)

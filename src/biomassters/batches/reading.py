@@ -13,13 +13,14 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from biomassters.processes.counts import count_cores, count_workers
 from biomassters.store.bands import N_MONTHS
-from biomassters.store.chips import ChipStore
+from biomassters.store.chips import Chip, ChipStore
 from biomassters.store.layout import image_shapes
 
 
@@ -70,6 +71,27 @@ class Filling(Protocol[BatchT]):
         ...
 
 
+def make_tensor(shape: tuple[int, ...], dtype: str, *, is_pinned: bool) -> Tensor:
+    """Return a tensor of whatever values on the CPU.
+
+    Args:
+        shape: Of it.
+        dtype: As numpy names it.
+        is_pinned: Whether a GPU shall copy from it without the host's help.
+    """
+    if is_pinned:  # torch keeps such memory, and gives it out again
+        return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
+    return torch.from_numpy(np.empty(shape, dtype))  # numpy's lies in large pages
+
+
+def write_cleaned(chip: Chip, s1: NDArray[np.int16], s2: NDArray[np.uint16]) -> None:
+    """Copy the images that a cleaning gave a chip over those that it had; most have none."""
+    if chip.s1 is not s1:
+        s1[...] = chip.s1
+    if chip.s2 is not s2:
+        s2[...] = chip.s2
+
+
 class StoredChips:
     """Chips as stored: decompressed straight into the batch."""
 
@@ -81,17 +103,12 @@ class StoredChips:
         """Return a batch of whatever values."""
         n_chips = len(indices)
         s1, s2, target = (
-            self._make_tensor((n_chips, *shape), layout.dtype)
+            make_tensor((n_chips, *shape), layout.dtype, is_pinned=self._pinned)
             for layout, shape in image_shapes(self._store.chip_size).items()
         )
         chip_index = torch.empty(n_chips, dtype=torch.int64)
         s2_present = torch.empty(n_chips, N_MONTHS, dtype=torch.bool)
         return Batch(chip_index, s1, s2, s2_present, target)
-
-    def _make_tensor(self, shape: tuple[int, ...], dtype: str) -> Tensor:
-        if self._pinned:  # torch keeps such memory, and gives it out again
-            return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
-        return torch.from_numpy(np.empty(shape, dtype))  # numpy's lies in large pages
 
     def read_chip(self, index: int, batch: Batch, row: int) -> None:
         """Read a chip."""
@@ -99,10 +116,7 @@ class StoredChips:
         # cleaned, and then only of what the cleaning changed.
         s1, s2, target = (tensor.numpy()[row] for tensor in (batch.s1, batch.s2, batch.target))
         chip = self._store.read_chip(index, (s1, s2, target))
-        if chip.s1 is not s1:
-            s1[...] = chip.s1
-        if chip.s2 is not s2:
-            s2[...] = chip.s2
+        write_cleaned(chip, s1, s2)
         if chip.agbm is None:
             target.fill(np.nan)
         batch.chip_index.numpy()[row] = index

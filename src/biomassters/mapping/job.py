@@ -178,7 +178,7 @@ class Mapper:
         )
         with rasterio.Env(GDAL_CACHEMAX=LEAST_CACHE):
             pixels = self.scene.read(middle)
-        self.blocks.predict_windows([pixels] * self.blocks.count_together())
+        self.blocks.predict_batch(self.blocks.make_batch([pixels] * self.blocks.count_together()))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from biomassters.batches.reading import count_threads
 from biomassters.errors import UnreadableRasterError
-from biomassters.mapping.blocks import BlockSums
+from biomassters.mapping.blocks import BlockSums, PreparedBlock
 from biomassters.mapping.job import Mapper
 from biomassters.mapping.layout import FINGERPRINT_TAG, name_tile, tile_path
 from biomassters.mapping.memory import MemoryPlan, plan_memory
@@ -24,7 +24,6 @@ from biomassters.mapping.tiles import read_tile_tags, write_tile
 from biomassters.model.quantile_head import MEDIAN
 from biomassters.prediction.maps import PixelIntervals
 from biomassters.scenes.grid import Box
-from biomassters.scenes.scene import Pixels
 
 Block = tuple[int, int]
 Floats = NDArray[np.float32]
@@ -88,8 +87,9 @@ def make_tiles(
         return
     n_readers = max(1, count_threads())
     mapper.settle_engines()
+    block_pixels = mapper.blocks.waiting_pixels
     plan = plan_memory(
-        memory, mapper.job.windows, mapper.job.tile_size, n_readers, mapper.scene.kept_bytes
+        memory, block_pixels, mapper.job.tile_size, n_readers, mapper.scene.kept_bytes
     )
     with (
         rasterio.Env(GDAL_CACHEMAX=plan.cache_bytes),
@@ -168,7 +168,7 @@ class _Blocks:
         self._needs = {box: list(mapper.job.windows.list_blocks(box)) for box in tiles}
         self._uses = Counter(block for blocks in self._needs.values() for block in blocks)
         self._upcoming = iter([block for blocks in self._needs.values() for block in blocks])
-        self._reading: dict[Block, Future[Pixels]] = {}
+        self._reading: dict[Block, Future[PreparedBlock]] = {}
         self._kept: dict[Block, BlockSums] = {}
         self._failed: dict[Block, UnreadableRasterError] = {}
         self._computing: Block | None = None
@@ -205,7 +205,7 @@ class _Blocks:
         future = self._reading.get(block) or self._submit(block)
         started = time.monotonic()
         try:
-            pixels = future.result()
+            prepared = future.result()
         except UnreadableRasterError as error:
             self._failed[block] = error
             raise
@@ -214,11 +214,14 @@ class _Blocks:
             self._reading.pop(block, None)
         self._computing = block
         self._read_ahead()
-        return self._mapper.blocks.predict(block, pixels, self._wanted)
+        return self._mapper.blocks.predict(prepared)
 
-    def _submit(self, block: Block) -> Future[Pixels]:
-        box = self._mapper.job.windows.block_box(block)
-        return self._threads.submit(self._mapper.scene.read, box)
+    def _submit(self, block: Block) -> Future[PreparedBlock]:
+        return self._threads.submit(self._read, block)
+
+    def _read(self, block: Block) -> PreparedBlock:
+        pixels = self._mapper.scene.read(self._mapper.job.windows.block_box(block))
+        return self._mapper.blocks.prepare(block, pixels, self._wanted)
 
     def _read_ahead(self) -> None:
         while len(self._reading) < self._plan.blocks_ahead:

@@ -7,7 +7,6 @@ from typing import Final
 import psutil
 
 from biomassters.errors import ParamsError
-from biomassters.mapping.windows import Windows
 from biomassters.scenes.scene import BYTES_PER_PIXEL
 
 GIB: Final = 2**30
@@ -74,13 +73,13 @@ def parse_memory(text: str) -> int:
 
 
 def plan_memory(
-    limit: int | None, windows: Windows, tile_size: int, n_readers: int, scene_bytes: int = 0
+    limit: int | None, block_pixels: int, tile_size: int, n_readers: int, scene_bytes: int = 0
 ) -> MemoryPlan:
     """Divide what is left of the memory, now that the models have theirs.
 
     Args:
         limit: Of the whole process, bytes; None = `DEFAULT` more than it has now.
-        windows: The lattice.
+        block_pixels: Of a block that waits to be computed; see `BlockPredictor.waiting_pixels`.
         tile_size: Pixels.
         n_readers: Threads that read.
         scene_bytes: That the scene keeps between reads.
@@ -89,7 +88,7 @@ def plan_memory(
         ParamsError: It is too little for one block and a tile.
     """
     used = psutil.Process().memory_info().rss
-    block = BYTES_PER_PIXEL * windows.block_size**2
+    block = BYTES_PER_PIXEL * block_pixels
     # The least cache is in use already.
     fixed = TILE_BYTES_PER_PIXEL * tile_size**2 + SPARE + scene_bytes
     reading = (READING_FACTOR - 1) * block

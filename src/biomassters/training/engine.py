@@ -289,8 +289,11 @@ class Trainer:
 
     def _refuse_non_finite_weights(self, epoch: int) -> None:
         # The last step of an epoch can spoil them, which no loss of this epoch would show.
-        for name, tensor in self.model.state_dict().items():
-            if not tensor.isfinite().all():
+        state = self.model.state_dict()
+        # Asked at once: the host waits for a GPU once, not for each of a thousand tensors.
+        are_finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
+        for name, is_finite in zip(state, are_finite, strict=True):
+            if not is_finite:
                 raise TrainingError(
                     f"expected finite weights, got others at {name} after epoch {epoch};"
                     " lower lr: the checkpoint of the epoch before is kept"
