@@ -179,6 +179,7 @@ def pretend_gpu() -> Iterator[PretendedGpu]:
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "_lazy_init", lambda: None),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
+        (torch.cuda, "is_current_stream_capturing", lambda: False),
         (torch.cuda, "get_rng_state", lambda *_: None),
         (torch.cuda, "set_rng_state", lambda *_: None),
         (torch.cuda, "Stream", Stream),
