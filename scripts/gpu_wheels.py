@@ -3,6 +3,7 @@
     python scripts/gpu_wheels.py
     python scripts/gpu_wheels.py --has torchvision scipy      # the machine has no numpy, no pillow
     python scripts/gpu_wheels.py --python 3.13 --torch 2.15.0
+    python scripts/gpu_wheels.py --engines                    # beside these, for the CPU
 
 Run where there is a registry; the wheels are for Linux on x86-64, of the versions and the hashes
 that requirements.txt pins. The golden numbers of the tests go along, where they are beside the
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).parents[1]
 WHEELS: Final = ROOT / "wheels"
+ENGINE_WHEELS: Final = ROOT / "wheels-engines"
 GOLDEN: Final = ROOT.parent / "shared" / "golden"
 
 WITH_TORCH: Final = ("numpy", "pillow", "scipy", "torchvision")
@@ -50,6 +52,9 @@ CARRIED: Final = (
     "pip",
 )
 
+ENGINES: Final = ("openvino", "openvino-telemetry")
+"""Of the CPU, for benchmarks/engines.py: as large as all else, and carried by itself."""
+
 GLIBCS: Final = (*range(5, 18), *range(18, 29))
 """Of manylinux_2_N, up to what the oldest systems of today have; pip wants each one named."""
 
@@ -63,25 +68,44 @@ def main() -> None:
         "--has", nargs="*", default=WITH_TORCH, choices=WITH_TORCH, metavar="NAME",
         help=f"what the machine has of {', '.join(WITH_TORCH)} (default: all of it)",
     )  # fmt: skip
+    parser.add_argument(
+        "--engines", action="store_true",
+        help=f"only what benchmarks/engines.py needs, into {ENGINE_WHEELS.name}/",
+    )  # fmt: skip
     options = parser.parse_args()
+    if options.engines:
+        collect(ENGINES, ENGINE_WHEELS, options.python, options.torch)
+        return
     names = [*CARRIED, *(name for name in WITH_TORCH if name not in options.has)]
-    pins = list(read_pins((ROOT / "requirements.txt").read_text(), names, options.python))
+    collect(names, WHEELS, options.python, options.torch)
+    print(f"Not carried: torch{''.join(f', {name}' for name in options.has)}.")
+
+
+def collect(names: Sequence[str], place: Path, python: str, torch: str) -> None:
+    """Download wheels into a folder, in place of what it had, and say how large they are.
+
+    Args:
+        names: Canonical names of what is wanted.
+        place: The folder.
+        python: Version of the Python that they are for.
+        torch: Version of the torch that it has.
+    """
+    pins = list(read_pins((ROOT / "requirements.txt").read_text(), names, python))
     if "torchvision" in names:
         pins = [pin for pin in pins if not pin.startswith("torchvision")]
-        pins.append(find_torchvision(options.torch, options.python))
+        pins.append(find_torchvision(torch, python))
     with tempfile.TemporaryDirectory() as name:  # what was there stays, until all of it is here
         folder = Path(name) / "wheels"
         folder.mkdir()
-        download(pins, options.python, folder)
-        if GOLDEN.is_dir():
+        download(pins, python, folder)
+        if GOLDEN.is_dir() and place == WHEELS:
             copy_golden(folder / "golden")
-        shutil.rmtree(WHEELS, ignore_errors=True)
-        shutil.move(folder, WHEELS)
-    size = sum(path.stat().st_size for path in WHEELS.rglob("*")) / 2**20
-    n_wheels = len(list(WHEELS.glob("*.whl")))
-    print(f"{n_wheels} wheels for Python {options.python} on Linux x86-64, {size:.0f} MiB, in")
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.move(folder, place)
+    size = sum(path.stat().st_size for path in place.rglob("*")) / 2**20
+    n_wheels = len(list(place.glob("*.whl")))
     print(
-        f"{WHEELS.relative_to(ROOT)}/; not carried: torch{''.join(f', {n}' for n in options.has)}"
+        f"{n_wheels} wheels for Python {python} on Linux x86-64, {size:.0f} MiB, in {place.name}/."
     )
 
 
