@@ -110,7 +110,12 @@ def test_golden_network_predicts_the_winners_numbers(shared_folder: Path, backbo
     assert float((got - expected).abs().max() / expected.std()) < 4e-5
 
 
-def test_bytes_do_not_depend_on_the_batch_or_on_the_threads(model: BiomassModel) -> None:
+@pytest.mark.parametrize("largest_alone", [32, 16])
+def test_bytes_do_not_depend_on_the_batch_or_on_the_threads(
+    model: BiomassModel, monkeypatch: pytest.MonkeyPatch, largest_alone: int
+) -> None:
+    """Of chips with a thread each, as of those that have all threads."""
+    monkeypatch.setattr(engines, "LARGEST_ALONE", largest_alone)
     images, found, n_threads = draw_images(), set(), torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -192,10 +197,11 @@ def test_network_that_is_not_converted_is_computed_by_torch_and_one_line_says_so
 def test_network_that_is_converted_into_another_is_found_by_its_first_prediction(
     model: BiomassModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def convert(*_: Any) -> Any:
-        return lambda inputs: [torch.zeros(1, 1, *inputs[0].shape[2:]).numpy()]
+    class Blank(OneChip):
+        def forward(self, images: torch.Tensor, months: torch.Tensor) -> torch.Tensor:
+            return 0 * (images[:1, :1] + months[:1, None, None, None])
 
-    monkeypatch.setattr(engines, "_convert", convert)
+    monkeypatch.setattr(engines, "OneChip", Blank)
     arithmetic = {"precision": "fp32", "chip_size": 32}
     lenient = choose_engine(model, "auto", **arithmetic)
     alone = torch.cat([model(draw_images()[chip, None]) for chip in range(3)])
