@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import rasterio
 from example_scenes import draw_pixels, make_job, read_map
 from forked_scripts import CONTEXT
 from raster_examples import write_months
@@ -16,11 +17,14 @@ from ruamel.yaml import YAML
 from waiting import PATIENCE_S, happens
 
 from biomassters.errors import BusyError
-from biomassters.mapping import cluster
-from biomassters.mapping.job import MapJob
+from biomassters.mapping import cluster, running
+from biomassters.mapping.finishing import add_up_zones
+from biomassters.mapping.job import MapJob, Mapper
 from biomassters.mapping.layout import list_tiles
+from biomassters.mapping.memory import LEAST_CACHE
 from biomassters.mapping.parts import Shard
 from biomassters.mapping.running import Means, make_map
+from biomassters.mapping.zones.polygons import Zones
 from biomassters.scenes.grid import Grid
 
 GRID = Grid.from_bounds("EPSG:3067", 10.0, (448_000, 6_886_400, 449_000, 6_886_900), "arrays.yaml")
@@ -86,7 +90,16 @@ def test_another_cut_takes_the_place_of_the_first(job: MapJob, tmp_path: Path) -
     }
 
 
-def test_zones_are_added_up_also_of_a_map_that_is_there(job: MapJob, tmp_path: Path) -> None:
+def test_zones_are_added_up_also_of_a_map_that_is_there(
+    job: MapJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = []
+
+    def watch(mapper: Mapper, zones: Zones) -> None:
+        bounds.append(rasterio.env.getenv()["GDAL_CACHEMAX"])
+        add_up_zones(mapper, zones)
+
+    monkeypatch.setattr(running, "add_up_zones", watch)
     job = replace(job, folder=tmp_path, tile_size=256)
     (tmp_path / "zones.json").write_text(ZONES)
     make_map(job, Means())
@@ -95,6 +108,7 @@ def test_zones_are_added_up_also_of_a_map_that_is_there(job: MapJob, tmp_path: P
     assert run.outcome.made == []
     assert [path.stat().st_mtime_ns for path in list_tiles(tmp_path)] == stamps
     assert "stand" in (tmp_path / "zones.csv").read_text()
+    assert bounds == [LEAST_CACHE]  # in which the map is read once more
 
 
 def fork_dask(kind: str, *arguments: str, log: Path) -> int:

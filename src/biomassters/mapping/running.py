@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import rasterio
 from tqdm import tqdm
 
 from biomassters.errors import UnreadableRasterError, name_few
 from biomassters.mapping.finishing import add_up_zones, finish_map
 from biomassters.mapping.job import MapJob, Mapper, open_mapper
 from biomassters.mapping.making import Outcome, list_pending, make_tiles
+from biomassters.mapping.memory import LEAST_CACHE
 from biomassters.mapping.parts import WHOLE, Shard, cut_tiles
 from biomassters.mapping.pixel_areas import measure_box
 from biomassters.mapping.workers import make_with_workers
@@ -91,9 +93,10 @@ def make_map(job: MapJob, means: Means, zones: Path | None = None) -> MapRun:
         )
     is_complete = not list_pending(mapper, tiles)
     if is_complete:
-        finish_map(mapper, tiles)
-        if read is not None:
-            add_up_zones(mapper, read)
+        with rasterio.Env(GDAL_CACHEMAX=LEAST_CACHE):  # the whole map is read once more
+            finish_map(mapper, tiles)
+            if read is not None:
+                add_up_zones(mapper, read)
     return MapRun(n_tiles=len(tiles), outcome=outcome, seconds=seconds, is_complete=is_complete)
 
 
