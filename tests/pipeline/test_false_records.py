@@ -85,13 +85,21 @@ def forget_checkpoints(workspace: Workspace) -> None:
 
 
 @contextmanager
-def running(workspace: Workspace, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command there; whatever happens, it has ended afterwards. `OUTPUT` has what it said."""
+def running(
+    workspace: Workspace, *command: str, anew: bool = False
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command there; whatever happens, it has ended afterwards. `OUTPUT` has what it said.
+
+    Args:
+        workspace: Where.
+        command: What.
+        anew: Whether DVC and what it runs are started by Python itself, and so end with each other.
+    """
     with (workspace.folder / OUTPUT).open("wb") as output:
         process = subprocess.Popen(
             command,
             cwd=workspace.folder,
-            env=workspace.environment,
+            env=workspace.environment if anew else workspace.forked_environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -107,9 +115,10 @@ def running(workspace: Workspace, *command: str) -> Iterator["subprocess.Popen[b
 
 def find_trainer(workspace: Workspace) -> psutil.Process | None:
     """Return the process that trains in a checkout, or in a temporary one of it."""
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name"]):
         try:
-            if "src/train.py" in process.cmdline()[1:2]:
+            is_forked = process.info["name"] == "train.py"
+            if is_forked or "src/train.py" in process.cmdline()[1:2]:
                 cwd = Path(process.cwd())
                 if cwd == workspace.folder or workspace.folder in cwd.parents:
                     return process
@@ -128,8 +137,8 @@ def edit_while_training(
     """
     deadline = time.monotonic() + PATIENCE_S
     while dvc.poll() is None and time.monotonic() < deadline:
-        trainer = find_trainer(workspace)
-        if trainer and list_checkpoints(workspace):
+        trainer = find_trainer(workspace) if list_checkpoints(workspace) else None
+        if trainer:
             trainer.send_signal(signal.SIGSTOP)
             names = [edit(Path(trainer.cwd())) for edit in edits]
             trainer.send_signal(signal.SIGCONT)
@@ -190,7 +199,7 @@ def test_edit_that_is_put_back_costs_seconds_and_one_that_stays_trains_anew(
 def test_comment_during_a_training_changes_nothing_and_keeps_what_is_half_trained(
     workspace: Workspace,
 ) -> None:
-    with running(workspace, "dvc", "repro", "train@0") as process:
+    with running(workspace, "dvc", "repro", "train@0", anew=True) as process:
         edit_while_training(workspace, process, comment)
         process.kill()  # and its trainer goes with it
     status, output, _ = run_and_edit(workspace, "dvc", "repro", "train@0", edits=(comment,))

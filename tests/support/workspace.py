@@ -58,13 +58,11 @@ class Workspace:
             anew: Whether DVC starts each stage by Python itself; else by `forked_python`.
             environment: Further variables.
         """
-        variables = {**self.environment, **environment}
-        if not anew:
-            variables["PATH"] = f"{start_forked_python()}{os.pathsep}{variables['PATH']}"
+        variables = self.environment if anew else self.forked_environment
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env=variables,
+            env={**variables, **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -93,6 +91,13 @@ class Workspace:
             "BIOMASSTERS_PROCESSES": "1",
             "OMP_NUM_THREADS": "1",  # these tensors are too small to be worth the wait for another
         }
+
+    @property
+    def forked_environment(self) -> dict[str, str]:
+        """The same, with the python and the dvc of `forked_python` before these."""
+        environment = self.environment
+        path = f"{start_forked_python()}{os.pathsep}{environment['PATH']}"
+        return {**environment, "PATH": path}
 
     def set_params(self, changes: Mapping[str, Any]) -> None:
         """Set dotted keys of params.yaml."""
