@@ -3,7 +3,12 @@ import torch
 from torch import Tensor, nn
 
 from biomassters.model.kept_months import KeptMonths, find_kept_months
-from biomassters.model.month_aggregation import MonthAttention, MonthMaximum, MonthMean
+from biomassters.model.month_aggregation import (
+    MonthAttention,
+    MonthMaximum,
+    MonthMean,
+    build_aggregation,
+)
 
 
 @pytest.fixture
@@ -154,3 +159,18 @@ def test_month_encoding_gets_a_gradient_from_the_start(features: Tensor) -> None
     aggregate(attention, features, keep_all_but(7)).square().sum().backward()
     rows = attention.month_encoding.grad.abs().sum(1)
     assert (rows > 0).tolist() == [month != 7 for month in range(12)]
+
+
+@pytest.mark.parametrize("ignored", [(), (3, 7)])
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("attention", "learned"), ("mean", "none"), ("max", "none")]
+)
+def test_each_way_is_one_graph_for_the_compiler(
+    features: Tensor, name: str, encoding: str, ignored: tuple[int, ...]
+) -> None:
+    module = build_aggregation(name, channels=8, month_encoding=encoding)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    kept = keep_all_but(*ignored)
+    torch.testing.assert_close(
+        aggregate(compiled, features, kept), aggregate(module, features, kept)
+    )

@@ -6,11 +6,9 @@ import pytest
 import torch
 from example_models import build, ignore, make_images
 from golden import DECODER_CHANNELS, golden_images, load_golden
-from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._inductor import config as inductor_config
 
-from biomassters.model.kept_months import find_kept_months
 from biomassters.model.network import Network
 from biomassters.params.reading import read_document
 from repository_copy import ROOT
@@ -99,22 +97,8 @@ def test_not_encoding_a_month_changes_a_prediction_by_rounding_alone() -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize(
-    ("changes", "ignored"),
-    [({"month_aggregation": "max"}, None), ({"month_encoding": "learned"}, ignore(1))],
-)
-def test_network_is_one_graph_for_the_compiler(
-    changes: dict[str, str], ignored: Tensor | None
-) -> None:
-    network, images = build(**changes).eval().network, make_images(32, 32)
-    kept = find_kept_months(ignored, images.shape, images.device)
-    predict = torch.compile(Network._predict_kept, backend="eager", fullgraph=True)
-    with torch.no_grad():
-        got = predict(network, kept.pick(images), kept)
-        torch.testing.assert_close(got, network(images, ignored))
-
-
 def test_training_step_is_one_graph_whatever_the_number_of_months() -> None:
+    """With the winner's months; `test_month_aggregation` has the other ways to merge them."""
     model, counter = build().train(), CompileCounter()
     model.compile_network()
     model.network._compiled._call = torch.compile(

@@ -5,7 +5,6 @@ DVC records a stage's inputs after its command has ended; the stage itself refus
 
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from waiting import PATIENCE_S
-from workspace import TINY, Workspace, list_checkpoints
+from workspace import TINY, Workspace, find_trainers, list_checkpoints
 
 from biomassters.store.layout import S2, image_shapes
 from biomassters.store.zarr_files import read_chunk, write_chunk
@@ -113,20 +112,6 @@ def running(
         process.wait()
 
 
-def find_trainer(workspace: Workspace) -> psutil.Process | None:
-    """Return the process that trains in a checkout, or in a temporary one of it."""
-    for process in psutil.process_iter(["name"]):
-        try:
-            is_forked = process.info["name"] == "train.py"
-            if is_forked or "src/train.py" in process.cmdline()[1:2]:
-                cwd = Path(process.cwd())
-                if cwd == workspace.folder or workspace.folder in cwd.parents:
-                    return process
-        except psutil.Error:
-            continue
-    return None
-
-
 def edit_while_training(
     workspace: Workspace, dvc: "subprocess.Popen[bytes]", *edits: Callable[[Path], str]
 ) -> list[str]:
@@ -137,11 +122,10 @@ def edit_while_training(
     """
     deadline = time.monotonic() + PATIENCE_S
     while dvc.poll() is None and time.monotonic() < deadline:
-        trainer = find_trainer(workspace) if list_checkpoints(workspace) else None
-        if trainer:
-            trainer.send_signal(signal.SIGSTOP)
-            names = [edit(Path(trainer.cwd())) for edit in edits]
-            trainer.send_signal(signal.SIGCONT)
+        if list_checkpoints(workspace) and (trainers := find_trainers(workspace)):
+            trainers[0].suspend()
+            names = [edit(Path(trainers[0].cwd())) for edit in edits]
+            trainers[0].resume()
             return names
         time.sleep(0.01)
     raise AssertionError(f"no training: {(workspace.folder / OUTPUT).read_text()}")

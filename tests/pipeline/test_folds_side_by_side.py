@@ -1,15 +1,13 @@
 """Two folds that train at the same time in one checkout, each on a device of its own."""
 
-import os
 import shutil
-import signal
-from pathlib import Path
 
+import psutil
 import pytest
 from forked_scripts import run_script
 from together import make_environment
 from waiting import PATIENCE_S, happens
-from workspace import Workspace, make_tiny_workspace
+from workspace import Workspace, find_trainers, make_tiny_workspace
 
 FOLDS = (0, 1)
 
@@ -29,18 +27,18 @@ def train_side_by_side(workspace: Workspace) -> None:
     for fold in FOLDS:
         changes = [f"{key}={value}" for key, value in choose_device().items()]
         dvc = ("dvc", "--wait-for-lock", "repro", "-s", f"train@{fold}")
-        started.append(workspace.start("env", *changes, *dvc))
-    seen: set[int] = set()
+        started.append(workspace.start("env", *changes, *dvc, anew=False))
+    seen: set[psutil.Process] = set()
 
     def are_at_once() -> bool:
-        for pid in list_running_scripts(workspace.folder) - seen:
-            os.kill(pid, signal.SIGSTOP)  # so that it does not end before the other has come
-            seen.add(pid)
+        for trainer in set(find_trainers(workspace)) - seen:
+            trainer.suspend()  # so that it does not end before the other has come
+            seen.add(trainer)
         return len(seen) == len(FOLDS) or any(dvc.poll() is not None for dvc in started)
 
     at_once = happens(are_at_once) and len(seen) == len(FOLDS)
-    for pid in seen:
-        os.kill(pid, signal.SIGCONT)
+    for trainer in seen:
+        trainer.resume()
     assert [dvc.wait(PATIENCE_S) for dvc in started] == [0, 0]
     assert at_once, "one waited for the other"
 
@@ -48,20 +46,6 @@ def train_side_by_side(workspace: Workspace) -> None:
 def choose_device() -> dict[str, str]:
     """Return an environment with a device for a fold: a CPU thread, on which bytes are promised."""
     return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-
-
-def list_running_scripts(folder: Path) -> set[int]:
-    """Return the processes that train a fold in a checkout."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_text().split("\0")
-            here = (process / "cwd").readlink() == folder
-        except OSError:
-            continue
-        if here and "src/train.py" in command[1:2]:
-            found.add(int(process.name))
-    return found
 
 
 def read_models(workspace: Workspace) -> dict[str, bytes]:

@@ -102,6 +102,8 @@ def become_script(
     """
     import torch
 
+    # What tells it from others that are forked from the same process; 15 letters of it are kept.
+    Path("/proc/self/comm").write_text(Path(command[command[0] == "-m"]).name)
     # Not the way that this process was started: a script's own workers are forked, and end with it.
     multiprocessing.set_start_method("fork", force=True)
     os.environ.clear()
@@ -116,8 +118,6 @@ def become_script(
         sys.modules.pop("sitecustomize", None)
         importlib.import_module("sitecustomize")  # as Python does when it starts
     assert not any(name.startswith("biomassters") for name in sys.modules)
-    # What tells it from others that are forked from the same process; 15 letters of it are kept.
-    Path("/proc/self/comm").write_text(Path(command[command[0] == "-m"]).name)
     if command[0] == "-m":
         sys.argv[:] = list(command[1:])
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)

@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from forked_python import start_forked_python
 from locked import is_free
 from waiting import happens
@@ -71,12 +73,12 @@ class Workspace:
             raise AssertionError(f"{' '.join(command)}:\n{result.stdout}\n{result.stderr}")
         return result
 
-    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+    def start(self, *command: str, anew: bool = True) -> "subprocess.Popen[bytes]":
         """Start a command there, as `run` does, without waiting; its output is dropped."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self.environment,
+            env=self.environment if anew else self.forked_environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -106,6 +108,19 @@ class Workspace:
     def commit(self, message: str) -> None:
         """Commit everything."""
         repository_copy.commit_all(self.folder, message)
+
+
+def find_trainers(workspace: Workspace) -> list[psutil.Process]:
+    """Return the processes that train in a checkout, or in temporary ones of it."""
+    found = []
+    for process in psutil.process_iter(["name"]):
+        with suppress(psutil.Error):  # it has ended
+            is_forked = process.info["name"] == "train.py"
+            if is_forked or "src/train.py" in process.cmdline()[1:2]:
+                cwd = Path(process.cwd())
+                if cwd == workspace.folder or workspace.folder in cwd.parents:
+                    found.append(process)
+    return found
 
 
 def list_checkpoints(workspace: Workspace) -> set[Path]:
