@@ -41,8 +41,8 @@ Of trained models float32 agrees to about 1e-6, bfloat16 to about 1e-2; another 
 about 1. Hardly trained ones amplify rounding: twice torch's own error will do, too.
 """
 LARGEST_ALONE: Final = 128
-"""Side of chips, pixels, of which each passes on a thread of its own, several at once: 1.1 to 1.2
-times as fast with two threads. A larger one has all threads, and one has the memory."""
+"""Side of chips, pixels, of which each passes on a thread of its own, several at once: 1.1 to 1.3
+times as fast with two threads. Larger ones, which take gigabytes, have all threads."""
 LONGEST_CAUSE: Final = 200
 """Characters of an engine's complaint, which may be pages, that the log shows."""
 
