@@ -32,15 +32,15 @@ LIBRARIES = (
 )
 """Beside those of `forked_scripts`: what some stages import, and DVC."""
 
-MODULES = ("biomassters", "dvc")
-"""That are run by `python -m`."""
+MODULES = (("-m", "biomassters"), ("-m", "dvc"))
+"""What is run of a module."""
 
 COMMAND = """#!/bin/sh
 exec '{python}' -IS '{folder}/ask.py' {command}"$@"
 """
 ASK = """import json, os, socket, sys
 command = sys.argv[1:]
-is_module = command[:1] == ["-m"] and command[1:2] and command[1] in {modules!r}
+is_module = tuple(command[:2]) in {modules!r}
 if not (is_module or command and command[0].startswith("src/")):
     os.execv({python!r}, [{python!r}, *command])
 with socket.socket(socket.AF_UNIX) as server:

@@ -103,7 +103,8 @@ def become_script(
     import torch
 
     # What tells it from others that are forked from the same process; 15 letters of it are kept.
-    Path("/proc/self/comm").write_text(Path(command[command[0] == "-m"]).name)
+    name = command[1] if command[0] == "-m" else Path(command[0]).name
+    Path("/proc/self/comm").write_text(name)
     # Not the way that this process was started: a script's own workers are forked, and end with it.
     multiprocessing.set_start_method("fork", force=True)
     os.environ.clear()
