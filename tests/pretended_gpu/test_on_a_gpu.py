@@ -3,6 +3,7 @@
 On a pretended one, in processes of their own (`pretended_gpu`); `tests/gpu` needs a real one.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,22 @@ def map_scene_on(device: torch.device, folder: Path, waits: list[str]) -> np.nda
     for outcome in make_tiles(mapper, cut_tiles(GRID, job.tile_size)):
         assert not outcome.failed
     return read_map(job.folder, GRID)
+
+
+def count_held_pixels(folder: str) -> list[int]:
+    """Return the pixels that a prepared block holds, and those that are planned for."""
+    with pretend_gpu():
+        mapper = Mapper(make_job(Path(folder)), ArrayScene(GRID), GPU)
+        block = next(iter(mapper.job.windows.list_blocks(GRID.extent)))
+        pixels = mapper.scene.read(mapper.job.windows.block_box(block))
+        prepared = mapper.blocks.prepare(block, pixels, GRID.extent)
+        held = sum(len(batch.s1) * math.prod(batch.s1.shape[-2:]) for batch in prepared.batches)
+    return [held, mapper.blocks.waiting_pixels]
+
+
+def test_memory_is_planned_for_the_windows_that_a_block_holds(tmp_path: Path) -> None:
+    held, planned = run("count_held_pixels", tmp_path)
+    assert held == planned == 25 * 64**2  # five windows along each side
 
 
 def map_on_both(folder: str) -> dict[str, Any]:

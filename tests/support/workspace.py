@@ -74,7 +74,12 @@ class Workspace:
         return result
 
     def start(self, *command: str, anew: bool = True) -> "subprocess.Popen[bytes]":
-        """Start a command there, as `run` does, without waiting; its output is dropped."""
+        """Start a command there without waiting; its output is dropped.
+
+        Args:
+            command: What to run.
+            anew: As `run` has it; unlike there, by default.
+        """
         return subprocess.Popen(
             command,
             cwd=self.folder,
